@@ -1,0 +1,51 @@
+"""tune: hyper-parameter tuning and neural architecture search that never loses a trial.
+
+In a trial: `get_next_parameter`, `report_intermediate_result`, `report_final_result` and what stands beside them.
+Nothing is imported before it is used, so `import tune` costs a trial next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .trial_sdk import (
+        get_attempt,
+        get_current_parameter,
+        get_experiment_id,
+        get_next_parameter,
+        get_next_parameters,
+        get_output_dir,
+        get_sequence_id,
+        get_trial_id,
+        report_final_result,
+        report_intermediate_result,
+        should_stop,
+    )
+
+__version__ = "0.1.0"
+__all__ = [
+    "get_attempt",
+    "get_current_parameter",
+    "get_experiment_id",
+    "get_next_parameter",
+    "get_next_parameters",
+    "get_output_dir",
+    "get_sequence_id",
+    "get_trial_id",
+    "report_final_result",
+    "report_intermediate_result",
+    "should_stop",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from .trial_sdk import sdk
+
+        return getattr(sdk, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

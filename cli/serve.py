@@ -1,0 +1,191 @@
+"""The composition root: puts log, hosts, tuner and door together into a running engine. Not a verb for people.
+
+`python -m tune.cli.serve FOLDER --ready-fd N` is what `engine.client.start` runs; `run_foreground` is the same in the
+calling process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from ..engine import config, home, registry
+from ..engine.decide import microseconds
+from ..engine.door import open_door
+from ..engine.errors import TuneError
+from ..engine.events import Fact
+from ..engine.host_link import TrainingService
+from ..engine.lock import Lock, LockHeld
+from ..engine.log import LogError
+from ..engine.requests import AskStop, AskUpdate, Refused
+from ..engine.shell import Engine
+from ..engine.state import State
+
+_logger = structlog.get_logger("engine")
+
+
+def run_foreground(
+    folder: home.Folder,
+    *,
+    actor: str,
+    updates: AskUpdate | None = None,
+    on_started: Callable[[], None] | None = None,
+    on_fact: Callable[[State, Fact], None] | None = None,
+) -> State:
+    """Run the experiment in this process until it has ended: its last state. `TuneError` when it can't start."""
+    return _run(serve(folder, actor, updates, on_started, on_fact))
+
+
+def _run(main: asyncio.Future[State] | object) -> State:
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)  # type: ignore[arg-type]
+
+
+async def serve(
+    folder: home.Folder,
+    actor: str,
+    updates: AskUpdate | None,
+    on_started: Callable[[], None] | None,
+    on_fact: Callable[[State, Fact], None] | None,
+) -> State:
+    """One engine, from taking the lock to giving it back."""
+    try:
+        lock = Lock.take(folder.lock)
+    except LockHeld as error:
+        raise TuneError(
+            f"an engine already runs this experiment: pid {error.holder.get('pid', '?')} "
+            f"on {error.holder.get('host', '?')}",
+            f"tune view {folder.id} shows it, tune stop {folder.id} stops it.",
+        ) from error
+    try:
+        return await _serve(folder, lock, actor, updates, on_started, on_fact)
+    finally:
+        lock.release()
+
+
+async def _serve(
+    folder: home.Folder,
+    lock: Lock,
+    actor: str,
+    updates: AskUpdate | None,
+    on_started: Callable[[], None] | None,
+    on_fact: Callable[[State, Fact], None] | None,
+) -> State:
+    me: dict[str, object] = {"pid": os.getpid(), "host": socket.gethostname()}
+    lock.write(me)
+    loop = asyncio.get_running_loop()
+    stops = 0
+    engine: Engine | None = None
+
+    def interrupted() -> None:
+        nonlocal stops
+        stops += 1
+        if engine is not None:
+            engine.submit(AskStop(actor or "signal", force=stops > 1))
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupted)
+    try:
+        requests = [updates] if updates is not None else []
+        try:
+            if folder.events.exists():
+                engine = await Engine.resume(folder, actor, _disk_full, *requests)
+            else:
+                settings = config.decode(folder.config.read_bytes())
+                engine = await Engine.create(folder, settings, actor, _disk_full)
+        except (LogError, OSError, ValueError) as error:
+            raise TuneError(f"the engine can't start: {error}", f"tune verify {folder.id} checks the log.") from error
+        except Refused as error:
+            raise TuneError(str(error)) from error
+        engine.on_fact = on_fact
+        try:
+            async with open_door(engine, folder.data) as path:
+                lock.write({**me, "socket": str(path)})
+                if on_started is not None:
+                    on_started()
+                if stops:
+                    engine.submit(AskStop(actor or "signal"))
+                await engine.run(_services(folder, engine))
+        finally:
+            await engine.close()
+        _logger.info("ended", status=engine.state.status, reason=engine.state.reason)
+        return engine.state
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def _services(folder: home.Folder, engine: Engine) -> list[TrainingService]:
+    settings = engine.state.settings
+    service = registry.training_service_class(settings.training_service.platform)
+    made: TrainingService = service(
+        folder.path,
+        lease=microseconds(settings.engine_lease) / 1_000_000,
+        grace=microseconds(settings.stop_grace) / 1_000_000,
+        lock=folder.keeper_lock,
+    )
+    return [made]
+
+
+def _disk_full(message: str) -> None:
+    _logger.error("the disk is full: waiting for room, trials go on", detail=message)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The engine's own process."""
+    parser = argparse.ArgumentParser(prog="tune.cli.serve")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--ready-fd", type=int, required=True)
+    parser.add_argument("--actor", default="")
+    parser.add_argument("--updates", default="")
+    given = parser.parse_args(arguments)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+    )
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    ready = os.fdopen(given.ready_fd, "w", encoding="utf-8")
+    os.set_inheritable(given.ready_fd, False)
+    folder = home.at(given.folder)
+    updates = msgspec.msgpack.decode(bytes.fromhex(given.updates), type=AskUpdate) if given.updates else None
+
+    def say(**content: object) -> None:
+        with contextlib.suppress(OSError):  # whoever started this has gone: that does not touch the engine
+            ready.write(json.dumps(content) + "\n")
+            ready.close()
+
+    try:
+        run_foreground(folder, actor=given.actor, updates=updates, on_started=lambda: say(ok=True))
+    except TuneError as error:
+        _logger.error("not started", error=str(error))
+        if not ready.closed:
+            say(error=error.message)
+        return 1
+    except BaseException:
+        _logger.exception("the engine failed")
+        if not ready.closed:
+            say(error="the engine failed as it started")
+        raise
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""`tune status`: where an experiment stands."""
+
+from __future__ import annotations
+
+from .reading import Json, Opened, Reference, json_text, moment, number_text, opened, printable, printable_lines, say, say_json
+
+
+def status(id: Reference = None, /, *, json: Json = False) -> None:
+    """Show where an experiment stands: its status, its trials, its best result."""
+    with opened(id) as experiment:
+        if json:
+            say_json(experiment.status())
+        else:
+            show(experiment)
+
+
+def show(experiment: Opened) -> None:
+    """The status for people."""
+    state, seen = experiment.state, experiment.status()
+    for label, text in _lines(experiment, seen):
+        say(f"{label:<12}{text}".rstrip())
+    for warning in state.warnings[-3:]:
+        say(f"{'Warning':<12}{printable(warning)}")
+
+
+def _lines(experiment: Opened, seen: dict[str, object]) -> list[tuple[str, str]]:
+    state, pid = experiment.state, experiment.pid
+    settings = state.settings
+    name = f"  {printable(settings.experiment_name)}" if settings.experiment_name else ""
+    lines = [("Experiment", f"{state.id}{name}")]
+    word = state.status + (f" (engine {pid})" if pid is not None else "")
+    first, *rest = printable_lines(state.reason) or [""]
+    lines.append(("Status", f"{word}: {first}" if first else word))
+    lines += [("", line) for line in rest]
+    if pid is None and not state.finished:
+        lines.append(("", f"no engine runs: go on with tune resume {state.id}"))
+    counted = ", ".join(f"{count} {word}" for word, count in state.counts.items() if count)
+    of = "" if settings.max_trial_number is None else f" of {settings.max_trial_number}"
+    lines.append(("Trials", f"{len(state.made)}{of}{': ' if counted else ''}{counted}"))
+    lines.append(("", f"{settings.trial_concurrency} at a time; tuner {printable(settings.tuner.title)}"))
+    best = state.best
+    if best is None:
+        lines.append(("Best", "no result yet"))
+    else:
+        phase = f" phase {best.phase}" if settings.multi_phase else ""
+        lines.append(("Best", f"{number_text(best.value)} ({settings.optimize_mode}) trial {best.trial}{phase}"))
+        found = seen["best"]
+        lines.append(("", json_text(found["parameters"] if isinstance(found, dict) else None)))
+    lines += [
+        (f"Host {printable(host.name)}", f"DISCONNECTED: {printable(host.reason)}")
+        for host in state.hosts.values()
+        if pid is not None and not host.connected and host.reason
+    ]
+    lines.append(("Created", moment(state.created_us)))
+    lines.append(("Log", printable(str(experiment.folder.events))))
+    return lines

@@ -1,0 +1,73 @@
+"""`tune trials`: every trial of an experiment, with its parameters and what came of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..engine import views
+from ..engine.state import State, Trial
+from .reading import (
+    Json,
+    Reference,
+    json_text,
+    number_text,
+    opened,
+    printable_lines,
+    say,
+    say_json,
+    shortened,
+    span,
+    table,
+)
+
+_FAILED_SHOWN = 10
+
+
+def trials(id: Reference = None, /, *, json: Json = False) -> None:
+    """List the trials: status, result, time, parameters."""
+    with opened(id) as experiment:
+        if json:
+            say_json(views.trials(experiment.state, experiment.folder.path))
+        else:
+            show(experiment.state)
+
+
+def show(state: State) -> None:
+    """The trials for people."""
+    made = state.made
+    if not made:
+        say("no trials yet")
+        return
+    table(
+        ("NO", "ID", "STATUS", "RESULT", "TIME", "PARAMETERS", "REASON"),
+        [_row(state, one) for one in made],
+        right=(0, 3, 4),
+    )
+    failed = [one for one in made if one.status == "FAILED" and one.stderr.strip()]
+    for one in failed[-_FAILED_SHOWN:]:
+        say()
+        say(f"trial {one.number} ({one.id}) ended on stderr with:")
+        for line in printable_lines(views.stderr_tail(one)):
+            say(shortened(f"    {line}"))
+
+
+def _row(state: State, one: Trial) -> tuple[str, ...]:
+    phase = one.phases[-1] if one.phases else None
+    result: Any = None
+    if phase is not None:
+        # the last result that counts; of a running phase its last intermediate one
+        result = next((each.value for each in reversed(one.phases) if each.value is not None), None)
+        if result is None and phase.intermediate:
+            result = f"({phase.intermediate[-1]:.6g})"
+    ended = one.ended_us if one.over else state.wall_us
+    lasted = span(ended - one.started_us) if one.started_us and one.status != "WAITING" else "-"
+    reason = next(iter(printable_lines(views.reason(state, one))), "")
+    return (
+        str(one.number),
+        one.id,
+        one.status,
+        number_text(result),
+        lasted,
+        json_text(views.phase_parameters(phase)) if phase is not None else "-",
+        reason,
+    )

@@ -1,0 +1,232 @@
+"""How everybody but the engine sees and reaches an experiment: its log, read-only, and its engine's socket.
+
+`View` is a fold over the log and needs no engine; `Client` talks to a running one; `start` starts one, in a process of
+its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+
+from ..trial_sdk.wire import Framer, WireError, decode, frame
+from . import lock as lock_room
+from .door import Done, Durable, Refusal, Say, Watch, encoder, to_client
+from .errors import TuneError
+from .events import Fact
+from .events import decode as decode_row
+from .home import Folder
+from .log import LogError, Reader
+from .reduce import reduce
+from .requests import AskUpdate, PersonsRequest, Refused
+from .state import State
+
+START_TIMEOUT = 120.0  # seconds until an engine must have started; the replay of a huge log is in there
+
+
+class View:
+    """An experiment read from its log: replayed, and folded on whenever more is there."""
+
+    def __init__(self, folder: Folder) -> None:
+        """Replays the log; `TuneError` when it is missing, damaged or from a newer version."""
+        self.folder = folder
+        self.state = State()
+        try:
+            self._reader = Reader(folder.events)
+            self._chain: bytes | None = None
+            self.catch_up()
+        except LogError as error:
+            raise TuneError(str(error), f"tune verify {folder.id} says more.") from error
+
+    def catch_up(self, upto: int | None = None) -> list[Fact]:
+        """Fold what is new in the log, and return it."""
+        facts: list[Fact] = []
+        try:
+            for row in self._reader.rows(after=self.state.seq, upto=upto, chain=self._chain):
+                fact = decode_row(row)
+                reduce(self.state, fact)
+                facts.append(fact)
+        except LogError as error:
+            raise TuneError(str(error), f"tune verify {self.folder.id} says more.") from error
+        except ValueError as error:
+            raise TuneError(str(error)) from error
+        self._chain = self._reader.last[1]
+        return facts
+
+    def close(self) -> None:
+        """Let go of the log."""
+        self._reader.close()
+
+
+def engine_pid(folder: Folder) -> int | None:
+    """The pid of the engine that holds the experiment; None when nobody does."""
+    content = lock_room.peek(folder.lock)
+    if content is None:
+        return None
+    pid = content.get("pid")
+    return pid if isinstance(pid, int) else 0
+
+
+class Client:
+    """A connection to a running engine."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self._number = 0
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._durable = -1
+        self._changed = asyncio.Event()
+        self._over = False
+        self._task = asyncio.create_task(self._listen())
+
+    @classmethod
+    async def connect(cls, folder: Folder) -> Client | None:
+        """The engine of this experiment; None when none runs (or it is not yet, or no more, listening)."""
+        for _ in range(100):
+            content = lock_room.peek(folder.lock)
+            if content is None:
+                return None
+            path = content.get("socket")
+            if isinstance(path, str):
+                with contextlib.suppress(OSError):
+                    return cls(*await asyncio.open_unix_connection(path))
+            await asyncio.sleep(0.05)  # it has the lock and does not listen: it is coming or going
+        return None
+
+    async def ask(self, request: PersonsRequest) -> None:
+        """Have something done: returns when it is durable. `Refused`, or `TuneError` when the engine has gone."""
+        self._number += 1
+        answer = self._waiting[self._number] = asyncio.get_running_loop().create_future()
+        if self._over:
+            answer.set_exception(TuneError("the engine has ended"))
+        else:
+            self._writer.write(frame(encoder.encode(Say(self._number, request))))
+        await answer
+
+    async def watch(self) -> AsyncIterator[int]:
+        """How far the log is durable, whenever that grows; ends when the engine has ended."""
+        self._writer.write(frame(encoder.encode(Watch())))
+        told = -1
+        while not self._over:
+            if self._durable > told:
+                told = self._durable
+                yield told
+                continue
+            self._changed.clear()
+            if not self._over and self._durable <= told:
+                await self._changed.wait()
+
+    async def close(self) -> None:
+        """Hang up."""
+        self._writer.close()
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _listen(self) -> None:
+        framer = Framer()
+        try:
+            while data := await self._reader.read(1 << 16):
+                for body in framer.feed(data):
+                    match decode(to_client, body):
+                        case Durable(seq=seq):
+                            self._durable = max(self._durable, seq)
+                            self._changed.set()
+                        case Done(number=number):
+                            self._waiting.pop(number).set_result(None)
+                        case Refusal(number=number, reason=reason):
+                            self._waiting.pop(number).set_exception(Refused(reason))
+        except (OSError, WireError):
+            pass  # the engine has gone, however it went
+        finally:
+            self._over = True
+            self._changed.set()
+            for answer in self._waiting.values():
+                if not answer.done():
+                    answer.set_exception(TuneError("the engine has ended"))
+
+
+def ask(folder: Folder, *requests: PersonsRequest) -> bool:
+    """Have a running engine do these, one after the other; False when none runs. `Refused`."""
+
+    async def main() -> bool:
+        client = await Client.connect(folder)
+        if client is None:
+            return False
+        try:
+            for request in requests:
+                await client.ask(request)
+        finally:
+            await client.close()
+        return True
+
+    return asyncio.run(main())
+
+
+def start(folder: Folder, *, actor: str, updates: AskUpdate | None = None) -> int:
+    """Start the experiment's engine in a process of its own: its pid, once ENGINE_STARTED is durable.
+
+    A folder without a log is a new experiment: its `config.json` is taken. `TuneError` when the start failed; then no
+    process is left. An interrupt while it waits ends the process too.
+    """
+    read_end, write_end = os.pipe()
+    command = [sys.executable, "-P", "-m", "tune.cli.serve", str(folder.path), "--ready-fd", str(write_end)]
+    command += ["--actor", actor]
+    if updates is not None:
+        command += ["--updates", encoder.encode(updates).hex()]
+    try:
+        with folder.engine_log.open("ab") as output:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=[write_end],
+                start_new_session=True,
+                cwd=folder.path,
+                env=clean_environment(),
+            )
+    finally:
+        os.close(write_end)
+    try:
+        said = _await_ready(read_end)
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    finally:
+        os.close(read_end)
+    if said.get("ok"):
+        return process.pid
+    process.wait()
+    message = said.get("error") or f"the engine ended with code {process.returncode} before it had started"
+    raise TuneError(str(message), f"See {folder.engine_log}.")
+
+
+def _await_ready(descriptor: int) -> dict[str, object]:
+    data = b""
+    while not data.endswith(b"\n"):
+        ready, _, _ = select.select([descriptor], [], [], START_TIMEOUT)
+        if not ready:
+            return {"error": f"the engine has not started within {START_TIMEOUT:g} s"}
+        chunk = os.read(descriptor, 65536)
+        if not chunk:
+            return {}
+        data += chunk
+    content: dict[str, object] = json.loads(data)
+    return content
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without what marks a trial: an engine that a trial starts is no part of it."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name == "TUNE_HOME" or not name.startswith(("TUNE_", "NNI_"))
+    }

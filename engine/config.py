@@ -1,0 +1,122 @@
+"""An experiment's config, resolved: every field that a config file can set, with its default, as it stands in the log.
+
+Field names are snake_case. Paths are absolute; durations are kept as written ("40m", "1.5h"), `seconds` reads them.
+The log's EXPERIMENT fact holds a config as JSON with all defaults written out. config_load.py makes one from a file.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*([smhd])\s*", re.IGNORECASE | re.ASCII)
+_SIZES = {"kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30, "tb": 1 << 40}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(kb|mb|gb|tb)\s*", re.IGNORECASE | re.ASCII)
+MAX_SECONDS = 100 * 366 * 86400.0
+
+
+class Algorithm(Struct, frozen=True, kw_only=True):
+    """A tuner or an assessor: a built-in or installed one by `name`, or `class_name` in the folder `code_directory`."""
+
+    name: str = ""
+    class_args: dict[str, Any] = {}
+    class_name: str = ""  # "module.Class"
+    code_directory: str = ""  # absolute
+
+    @property
+    def is_users(self) -> bool:
+        """Whether it is a class of the user's own, which only the tuner host may import."""
+        return bool(self.class_name)
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return self.name or self.class_name
+
+
+class TrainingService(Struct, frozen=True, kw_only=True):
+    """Where trials run."""
+
+    platform: str = "local"
+    use_active_gpu: bool | None = None
+    max_trial_number_per_gpu: int = 1
+    gpu_indices: list[int] | None = None
+    reuse_mode: bool | None = None
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """One experiment, resolved. Durations are texts such as "40m"; None means no limit, or not given."""
+
+    experiment_name: str | None = None
+    search_space: dict[str, Any]
+    trial_command: str
+    trial_code_directory: str  # absolute
+    trial_concurrency: int = 1
+    max_trial_number: int | None = None
+    max_experiment_duration: str | None = None
+    max_trial_duration: str | None = None
+    trial_gpu_number: int | None = None
+    multi_phase: bool = False
+    max_phase_number: int | None = None
+    max_phases_per_trial: int | None = None
+    max_retries: int = 0
+    max_failures: int = 3
+    max_silence: str | None = None
+    stop_grace: str = "10s"
+    engine_lease: str = "40m"
+    seed: int = 0
+    python: str | None = None  # an interpreter, absolute; its folder comes first in the trials' PATH
+    debug: bool = False
+    log_level: str = "info"
+    optimize_mode: Literal["maximize", "minimize"] = "maximize"
+    tuner: Algorithm = Algorithm(name="TPE")
+    assessor: Algorithm | None = None
+    training_service: TrainingService = TrainingService()
+    tuner_gpu_indices: list[int] | None = None
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Config)
+
+
+def encode(config: Config) -> bytes:
+    """The config as JSON, every field written out, in the order of the class; the same config gives the same bytes."""
+    return _encoder.encode(config)
+
+
+def decode(raw: bytes) -> Config:
+    """The config that `encode` wrote, by this version or an older one; `ValueError` when it is none."""
+    try:
+        return _decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"not a config: {error}") from error
+
+
+def seconds(duration: str | float) -> float:
+    """A duration in seconds: "40m", "1.5h", "10s", "2d", or a number of seconds; `ValueError` otherwise."""
+    if isinstance(duration, str):
+        match = _DURATION.fullmatch(duration)
+        if match is None:
+            raise ValueError(f"{duration!r} is no duration; allowed: a number and s, m, h or d, e.g. 40m or 1.5h")
+        found = float(match[1]) * _UNITS[match[2].lower()]
+    else:
+        found = float(duration)
+    if not 0 <= found <= MAX_SECONDS:
+        raise ValueError(f"{duration!r} is no duration; allowed: 0s to 36600d")
+    return found
+
+
+def size(text: str | int) -> int:
+    """A size in bytes: "2gb", "512mb", or a number of megabytes; `ValueError` otherwise."""
+    if isinstance(text, str):
+        match = _SIZE.fullmatch(text)
+        if match is None:
+            raise ValueError(f"{text!r} is no size; allowed: a number and kb, mb, gb or tb, e.g. 512mb")
+        return round(float(match[1]) * _SIZES[match[2].lower()])
+    if text < 0:
+        raise ValueError(f"{text} is no size; allowed: 0 or more megabytes")
+    return text * _SIZES["mb"]

@@ -1,0 +1,656 @@
+"""From a config file, or a mapping in Python, to a checked and resolved config.
+
+Names are taken in snake_case and camelCase (case and underscores don't count). Files of NNI 1.x (`authorName`,
+`trial: {command, codeDir}`, `builtinTunerName` ...) come in by the same door and are translated; what NNI itself
+dropped is named in a note and left out. All that is wrong with a file is said at once, each as
+
+    file:line: field: what was found; allowed: what is allowed; did you mean ...?
+
+Reading is in config_file.py, the result in config.py.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from . import registry
+from .config import Algorithm, Config, TrainingService, seconds
+from .config_file import Place, Source, is_list, is_table, not_plain, read, said
+from .errors import UsageError
+from .registry import fold
+
+_SHOWN = 20  # errors in one message
+# optimize_mode where an NNI file leaves it out: NNI's own default for that tuner (all others: maximize)
+_NNI_MODES = {"tpe": "minimize", "tpelegacy": "minimize", "anneal": "minimize"}
+_PLATFORMS_TO_COME = frozenset(
+    {"remote", "openpai", "pai", "paiyarn", "kubeflow", "frameworkcontroller", "dlts", "aml", "adl", "hybrid", "dlc"}
+    | {"slurm", "ray", "kubernetes"}
+)
+
+
+def load(path: Path) -> tuple[Config, list[str]]:
+    """The resolved config in a file (.toml, .yaml, .yml, .json) and notes to be said; `UsageError` with all errors.
+
+    Relative paths in the file are relative to its folder.
+    """
+    source = read(path)
+    reader = _Reader(source.data, path.absolute().parent, source)
+    return reader.config(), reader.notes
+
+
+def from_mapping(data: Mapping[str, Any], base: Path) -> tuple[Config, list[str]]:
+    """The resolved config in a mapping with the fields of a config file, and notes; relative paths are under `base`."""
+    wrong = not_plain(data)
+    if wrong is not None:
+        raise UsageError(f"{said(wrong[0])}: {wrong[1]}")
+    reader = _Reader(dict(data), base.absolute(), None)
+    return reader.config(), reader.notes
+
+
+def resolve(config: Config) -> Config:
+    """The same config, with its folders and plug-ins checked and named as they are written; `UsageError` otherwise."""
+    reader = _Reader({}, Path.cwd(), None)
+    checked = reader.resolved(config)
+    reader.fail()
+    return checked
+
+
+# -- one value --------------------------------------------------------------------------------------------------------
+class _Wrong(Exception):
+    """A value that can't be: what was found, and what is allowed."""
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if not isinstance(value, bool) else str(value).lower()
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _Wrong(f"found {_shown(value)}; allowed: text")
+    if not value.strip():
+        raise _Wrong("found an empty text; allowed: text")
+    if "\0" in value:
+        raise _Wrong("found a zero byte; allowed: text")
+    return value
+
+
+def _switch(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _Wrong(f"found {_shown(value)}; allowed: true or false")
+    return value
+
+
+def _whole(least: int, most: int = 2**63 - 1) -> Callable[[Any], int]:
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            upper = "or more" if most > 10**12 else f"to {most}"
+            raise _Wrong(f"found {_shown(value)}; allowed: an integer, {least} {upper}")
+        return value
+
+    return check
+
+
+def _duration(value: Any, least: float = 1e-3) -> str:
+    wrong = _Wrong(f"found {_shown(value)}; allowed: a number and s, m, h or d, e.g. 40m or 1.5h, or seconds")
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise wrong
+    try:
+        length = seconds(value)
+    except (ValueError, OverflowError):
+        raise wrong from None
+    if length < least:
+        raise _Wrong(f"found {_shown(value)}; allowed: more than 0")
+    return value.strip() if isinstance(value, str) else f"{value}s"
+
+
+def _grace(value: Any) -> str:
+    return _duration(value, 0.0)
+
+
+def _one_of(*allowed: str) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or value.lower() not in allowed:
+            near = difflib.get_close_matches(str(value).lower(), allowed, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise _Wrong(f"found {_shown(value)}; allowed: {', '.join(allowed)}{hint}")
+        return value.lower()
+
+    return check
+
+
+def _table(value: Any) -> dict[str, Any]:
+    if not is_table(value):
+        raise _Wrong(f"found {_shown(value)}; allowed: a table of fields")
+    return value
+
+
+def _indices(value: Any) -> list[int]:
+    wrong = _Wrong(f'found {_shown(value)}; allowed: an index, a list of them, or a text such as "0,1"')
+    found: list[Any] = value if is_list(value) else [value]
+    if isinstance(value, str):
+        parts = [part.strip() for part in value.split(",")]
+        if not all(re.fullmatch(r"[0-9]{1,6}", part) for part in parts):
+            raise wrong
+        found = [int(part) for part in parts]
+    if any(isinstance(index, bool) or not isinstance(index, int) or index < 0 for index in found):
+        raise wrong
+    if len(set(found)) < len(found):
+        raise _Wrong(f"found {_shown(value)}; allowed: each index once")
+    return list(found)
+
+
+def _not_yet_if_true(value: Any) -> bool:
+    if _switch(value):
+        raise _Wrong("found true: not yet; allowed: false")
+    return False
+
+
+def _gpus(value: Any) -> int:
+    if _whole(0)(value) > 0:
+        raise _Wrong(f"found {value}: not yet on the platform local; allowed: 0")
+    return 0
+
+
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "experiment_name": _text,
+    "search_space": _table,
+    "search_space_file": _text,
+    "trial_command": _text,
+    "trial_code_directory": _text,
+    "trial_concurrency": _whole(1, 99_999),
+    "max_trial_number": _whole(1),
+    "max_experiment_duration": _duration,
+    "max_trial_duration": _duration,
+    "trial_gpu_number": _gpus,
+    "multi_phase": _switch,
+    "multi_thread": _not_yet_if_true,
+    "max_phase_number": _whole(1),
+    "max_phases_per_trial": _whole(1),
+    "max_retries": _whole(0, 1_000_000),
+    "max_failures": _whole(0, 1_000_000_000),
+    "max_silence": _duration,
+    "stop_grace": _grace,
+    "engine_lease": _duration,
+    "seed": _whole(0),
+    "python": _text,
+    "debug": _switch,
+    "log_level": _one_of("trace", "debug", "info", "warning", "error", "fatal"),
+    "optimize_mode": _one_of("maximize", "minimize"),
+    "experiment_working_directory": _text,
+    "experiment_type": _text,
+    "tuner": _table,
+    "assessor": _table,
+    "advisor": _table,
+    "training_service": _table,
+    "tuner_gpu_indices": _indices,
+    "use_annotation": _not_yet_if_true,
+    "nni_manager_ip": _text,
+    "shared_storage": _table,
+}
+_ALGORITHM: dict[str, Callable[[Any], Any]] = {
+    "name": _text,
+    "class_args": _table,
+    "class_name": _text,
+    "code_directory": _text,
+}
+_SERVICE: dict[str, Callable[[Any], Any]] = {
+    "platform": _text,
+    "use_active_gpu": _switch,
+    "max_trial_number_per_gpu": _whole(1),
+    "gpu_indices": _indices,
+    "reuse_mode": _switch,
+    "trial_gpu_number": _gpus,
+    "trial_command": _text,
+    "trial_code_directory": _text,
+}
+# NNI 1.x, folded, and where it stands today
+_V1_TOP = {
+    "maxexecduration": "max_experiment_duration",
+    "maxtrialnum": "max_trial_number",
+    "searchspacepath": "search_space_file",
+    "logdir": "experiment_working_directory",
+}
+_V1_TRIAL = {"command": "trial_command", "codedir": "trial_code_directory", "gpunum": "trial_gpu_number"}
+_V1_LOCAL = {"maxtrialnumpergpu": "max_trial_number_per_gpu"}
+_V1_ALGORITHM = {
+    "builtintunername": "name",
+    "builtinassessorname": "name",
+    "builtinadvisorname": "name",
+    "codedir": "code_directory",
+}
+_DROPPED = ("authorname", "description", "versioncheck", "logcollection")  # NNI 2 dropped them too
+_V1_MARKS = {*_V1_TOP, *_DROPPED[:1], *_DROPPED[2:], "trial", "localconfig", "trainingserviceplatform"}
+_V1_SERVICES = re.compile(r"(machinelist|(remote|pai|paiyarn|aml|dlts|adl|kubeflow|frameworkcontroller|hybrid)config)")
+
+
+class _Found:
+    """A field of the file: its value, and where it stands there, in the file's own spelling."""
+
+    __slots__ = ("place", "value")
+
+    def __init__(self, value: Any, place: Place) -> None:
+        self.value = value
+        self.place = place
+
+
+class _Reader:
+    """Goes through one mapping, gathers what is wrong with it, and makes the config of it."""
+
+    def __init__(self, data: Any, base: Path, source: Source | None) -> None:
+        self.data = data
+        self.base = base
+        self.source = source
+        self.notes: list[str] = []
+        self.errors: list[str] = []
+        self.is_nni = False
+        self.places: dict[tuple[str, ...], Place] = {}  # of the fields by their own names
+        self.space_source: Source | None = None
+        self.meant: set[str] = set()  # fields that a misspelt one was probably meant for
+
+    # -- errors ---------------------------------------------------------------------------------------------------
+    def wrong(self, place: Place, text: str, source: Source | None = None) -> None:
+        """Note an error at a place of the file."""
+        source = source or self.source
+        before = f"{source.at(place)}: " if source is not None else ""
+        name = said(place)
+        self.errors.append(f"{before}{name}: {text}" if name else f"{before}{text}")
+
+    def fail(self) -> None:
+        """End with all errors, if there are any."""
+        if not self.errors:
+            return
+        shown = self.errors[:_SHOWN]
+        if len(self.errors) > _SHOWN:
+            shown.append(f"and {len(self.errors) - _SHOWN} more")
+        raise UsageError("\n".join(shown))
+
+    def place(self, *names: str) -> Place:
+        """Where a field, or its nearest parent that is there, stands in the file."""
+        for length in range(len(names), 0, -1):
+            if names[:length] in self.places:
+                return (*self.places[names[:length]], *names[length:])
+        return names
+
+    # -- fields ---------------------------------------------------------------------------------------------------
+    def config(self) -> Config:
+        """The config; `UsageError` with everything that is wrong."""
+        if not is_table(self.data):
+            self.wrong((), f"found {_shown(self.data)}; allowed: a table of fields")
+            self.fail()
+        fields = self.top()
+        values = self.checked(fields, _CHECKS, ())
+        service = self.service(values.pop("training_service", None), values)
+        advisor = values.pop("advisor", None)
+        if advisor is not None:
+            clash = [name for name in ("tuner", "assessor") if name in values]
+            if clash:
+                self.wrong(self.place("advisor"), f"found beside {clash[0]}; allowed: an advisor alone")
+            values["tuner"] = advisor
+            self.places[("tuner",)] = self.places[("advisor",)]
+        tuner = self.algorithm("tuner", values.pop("tuner", None), values) or Algorithm(name="TPE")
+        assessor = self.algorithm("assessor", values.pop("assessor", None), values)
+        mode = self.mode(values.pop("optimize_mode", None), tuner)
+        space = self.space(values.pop("search_space", None), values.pop("search_space_file", None))
+        if not self.given("trial_command"):
+            self.wrong((), "trial_command is missing; it is the shell command that runs one trial")
+        code = self.folder(values.pop("trial_code_directory", "."))
+        python = self.interpreter(values.pop("python", None))
+        self.leave_out(values)
+        self.fail()
+        values.setdefault("seed", secrets.randbits(31))
+        config = Config(
+            search_space=space or {},
+            trial_code_directory=code,
+            python=python,
+            tuner=tuner,
+            assessor=assessor,
+            training_service=service,
+            optimize_mode=mode,  # type: ignore[arg-type]  # mode() gives one of the two
+            **values,
+        )
+        config = self.resolved(config)
+        self.fail()
+        if not config.max_trial_number and not config.max_experiment_duration:
+            self.notes.append(
+                "no max_trial_number and no max_experiment_duration: the experiment runs until it is stopped"
+            )
+        return config
+
+    def top(self) -> dict[str, _Found]:
+        """The file's fields by today's names; 1.x sections are taken apart."""
+        known = {fold(name): name for name in _CHECKS}
+        data: dict[str, Any] = self.data
+        self.is_nni = any(fold(key) in _V1_MARKS or key != key.lower() for key in data)
+        fields: dict[str, _Found] = {}
+
+        def put(name: str, value: Any, place: Place) -> None:
+            if name in fields and value is not None and fields[name].value is not None:
+                self.wrong(place, f"found twice, also as {said(fields[name].place)}; allowed: once")
+            elif name not in fields or value is not None:
+                fields[name] = _Found(value, place)
+
+        local: dict[str, _Found] = {}
+        for key, value in data.items():
+            folded, place = fold(key), (key,)
+            if folded in known:
+                put(known[folded], value, place)
+            elif folded in _V1_TOP:
+                put(_V1_TOP[folded], value, place)
+            elif folded in _DROPPED:
+                self.notes.append(f"{key}: not used (NNI dropped it too)")
+            elif folded == "trainingserviceplatform":
+                local["platform"] = _Found(value, place)
+            elif folded == "trial" and is_table(value):
+                for inner, inner_value in value.items():
+                    if fold(inner) in _V1_TRIAL:
+                        put(_V1_TRIAL[fold(inner)], inner_value, (key, inner))
+                    elif fold(inner) in map(fold, _V1_TRIAL.values()):
+                        put(known[fold(inner)], inner_value, (key, inner))
+                    elif inner_value is not None:
+                        self.unknown((key, inner), ["command", "codeDir", "gpuNum"])
+            elif folded == "localconfig" and is_table(value):
+                for inner, inner_value in value.items():
+                    local[_V1_LOCAL.get(fold(inner), inner)] = _Found(inner_value, (key, inner))
+            elif folded in ("trial", "localconfig"):
+                if value is not None:
+                    self.wrong(place, f"found {_shown(value)}; allowed: a table of fields")
+            elif _V1_SERVICES.fullmatch(folded):
+                if value is not None:
+                    self.wrong(place, "not yet; allowed: the platform local")
+            elif value is not None:
+                self.unknown(place, list(_CHECKS))
+        if local and "training_service" not in fields:
+            known_local = {fold(name): name for name in _SERVICE}
+            section: dict[str, Any] = {}
+            for name, found in local.items():
+                section[name] = found.value
+                self.places[("training_service", known_local.get(fold(name), name))] = found.place
+            first = next(iter(local.values()))
+            fields["training_service"] = _Found(section, first.place[:1])
+        elif local:
+            self.wrong(next(iter(local.values())).place, "found beside trainingService; allowed: one of them")
+        return fields
+
+    def checked(
+        self, fields: Mapping[str, _Found], checks: Mapping[str, Callable[[Any], Any]], above: tuple[str, ...]
+    ) -> dict[str, Any]:
+        """The values that are right; None counts as not given."""
+        values: dict[str, Any] = {}
+        for name, found in fields.items():
+            if found.value is None:
+                continue
+            self.places.setdefault((*above, name), found.place)
+            try:
+                values[name] = checks[name](found.value)
+            except _Wrong as wrong:
+                self.wrong(self.places[(*above, name)], str(wrong))
+        return values
+
+    def unknown(self, place: Place, allowed: list[str]) -> None:
+        """Note a field that nobody knows, with the nearest name that there is."""
+        if len(self.errors) > _SHOWN:  # to look for near names takes long, and nobody reads on
+            return self.wrong(place, "unknown field")
+        name = str(place[-1])
+        folded = {fold(candidate): candidate for candidate in allowed}
+        near = difflib.get_close_matches(fold(name), folded, n=1, cutoff=0.6)
+        camel = self.is_nni and "_" not in name
+        if near:
+            right = folded[near[0]]
+            self.meant.add(right)
+            self.wrong(place, f"unknown field; did you mean {_camel(right) if camel else right}?")
+        else:
+            self.wrong(place, f"unknown field; allowed: {', '.join(allowed)}")
+
+    def section(
+        self, name: str, data: Mapping[str, Any], checks: Mapping[str, Callable[[Any], Any]], renamed: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """The values of a table inside the file."""
+        known = {fold(field): field for field in checks}
+        above, fields = self.place(name), dict[str, _Found]()
+        for key, value in data.items():
+            field = known.get(fold(key)) or renamed.get(fold(key))
+            place = self.places.get((name, field or key), (*above, key))
+            if field is None:
+                if value is not None:
+                    self.unknown(place, list(checks))
+            elif field in fields and value is not None:
+                self.wrong(place, f"found twice, also as {said(fields[field].place)}; allowed: once")
+            else:
+                fields[field] = _Found(value, place)
+        return self.checked(fields, checks, (name,))
+
+    def given(self, name: str) -> bool:
+        """Whether a field is there, if only wrong or misspelt: then it is not missing as well."""
+        return (name,) in self.places or name in self.meant
+
+    # -- sections -------------------------------------------------------------------------------------------------
+    def algorithm(self, name: str, data: dict[str, Any] | None, values: dict[str, Any]) -> Algorithm | None:
+        """The tuner or assessor of a section; 1.x's classFileName becomes the module of class_name."""
+        if data is None:
+            return None
+        rest = dict(data)
+        if any(key != key.lower() for key in rest):
+            self.is_nni = True
+        module = ""
+        for key in list(rest):
+            folded = fold(key)
+            if folded == "classfilename":
+                module = str(rest.pop(key) or "").removesuffix(".py").replace("/", ".")
+            elif folded == "includeintermediateresults":
+                if rest.pop(key):
+                    self.notes.append(
+                        f"{name}.{key}: not used; what a stopped trial reported last is always told to tuners"
+                    )
+            elif folded == "gpuindices":
+                indices = rest.pop(key)
+                if indices is not None and name == "tuner":
+                    place = (*self.place(name), key)
+                    found = self.checked({"tuner_gpu_indices": _Found(indices, place)}, _CHECKS, ())
+                    values.update(found)
+            elif name == "tuner" and folded == "builtinassessorname":
+                self.unknown((*self.place(name), key), list(_ALGORITHM))
+                rest.pop(key)
+        known = self.section(name, rest, _ALGORITHM, _V1_ALGORITHM)
+        class_name, plug = known.get("class_name", ""), known.get("name", "")
+        if module and class_name:
+            class_name = f"{module}.{class_name}"
+        if class_name and plug:
+            self.wrong(self.place(name), "found name and class_name; allowed: one of them")
+        elif "code_directory" in known and not class_name:
+            self.wrong(
+                self.place(name, "code_directory"), "found without class_name; allowed: class_name = module.Class"
+            )
+        elif not class_name and not plug:
+            if (name, "name") not in self.places and not self.meant & {"name", "class_name"}:
+                self.wrong(self.place(name), "neither name nor class_name is there; allowed: one of them")
+            return None
+        folder = str(self.path(known.get("code_directory", "."))) if class_name else ""
+        return Algorithm(
+            name="" if class_name else plug,
+            class_args=known.get("class_args", {}),
+            class_name=class_name,
+            code_directory=folder,
+        )
+
+    def service(self, data: Any, values: dict[str, Any]) -> TrainingService:
+        """The training service; platforms to come are refused by name."""
+        if data is None:
+            return TrainingService()
+        known = self.section("training_service", data, _SERVICE, {**_V1_LOCAL, "name": "platform"})
+        for name in ("trial_gpu_number", "trial_command", "trial_code_directory"):
+            if name in known:
+                values.setdefault(name, known.pop(name))
+                self.places.setdefault((name,), self.places[("training_service", name)])
+                known.pop(name, None)
+        platform = known.get("platform", "local")
+        allowed = registry.names("training_service") or ["local"]
+        match = next((name for name in allowed if fold(name) == fold(platform)), None)
+        if match is None:
+            word = "not yet" if fold(platform) in _PLATFORMS_TO_COME else "unknown platform"
+            at = self.place("training_service", "platform")
+            self.wrong(at, f"found {_shown(platform)}: {word}; allowed: {', '.join(map(str.lower, allowed))}")
+        else:
+            known["platform"] = match.lower()
+        return TrainingService(**known)
+
+    def mode(self, given: str | None, tuner: Algorithm) -> str:
+        """What is better, larger or smaller: the tuner's argument, the field, NNI's default for its file, maximize."""
+        said_by_tuner = tuner.class_args.get("optimize_mode")
+        if said_by_tuner is not None:
+            try:
+                chosen = _CHECKS["optimize_mode"](said_by_tuner)
+            except _Wrong as wrong:
+                if not tuner.is_users:
+                    self.wrong(self.place("tuner", "class_args", "optimize_mode"), str(wrong))
+                return given or "maximize"
+            if given is not None and given != chosen:
+                self.wrong(self.place("optimize_mode"), f"found {given}, but the tuner's class_args say {chosen}")
+            return str(chosen)
+        if given is not None:
+            return given
+        if self.is_nni:
+            mode = _NNI_MODES.get(fold(tuner.name))
+            if mode is not None:
+                self.notes.append(
+                    f"optimize_mode = {mode}: NNI's own default for {tuner.name}, since the file has none"
+                )
+                return mode
+        return "maximize"
+
+    def space(self, inline: dict[str, Any] | None, file: str | None) -> dict[str, Any] | None:
+        """The search space, from here or from its own file."""
+        given = [name for name in ("search_space", "search_space_file") if (name,) in self.places]
+        if not given and self.meant & {"search_space", "search_space_file"}:
+            return None
+        if len(given) != 1:
+            found = "both search_space and search_space_file are there" if given else "search_space is missing"
+            self.wrong(self.place(given[1]) if given else (), f"{found}; allowed: search_space or search_space_file")
+            return None
+        if file is None:
+            return inline
+        path = self.path(file)
+        try:
+            source = read(path)
+        except UsageError as error:
+            self.wrong(self.place("search_space_file"), error.message)
+            return None
+        self.space_source = source
+        if not is_table(source.data):
+            self.wrong((), f"found {_shown(source.data)}; allowed: a table of parameters", source)
+            return None
+        return dict(source.data)
+
+    def leave_out(self, values: dict[str, Any]) -> None:
+        """Take away what is accepted but has no place in a config, saying so."""
+        for name in ("multi_thread", "use_annotation"):
+            values.pop(name, None)
+        if values.pop("shared_storage", None) is not None:
+            self.wrong(self.place("shared_storage"), "not yet; allowed: to leave it out")
+        if values.pop("nni_manager_ip", None) is not None:
+            self.notes.append("nni_manager_ip: not used (no trial ever connects to the engine's host by its address)")
+        if values.pop("experiment_working_directory", None) is not None:
+            name = said(self.place("experiment_working_directory"))
+            self.notes.append(f"{name}: not used; set TUNE_HOME to keep experiments elsewhere")
+        kind = values.pop("experiment_type", None)
+        if kind is not None and kind != "hpo":
+            self.wrong(self.place("experiment_type"), f"found {_shown(kind)}: not yet; allowed: hpo")
+
+    # -- paths ----------------------------------------------------------------------------------------------------
+    def path(self, text: str) -> Path:
+        """An absolute path; a relative one is under the file's folder."""
+        try:
+            return (self.base / Path(text).expanduser()).absolute()
+        except RuntimeError:  # ~nobody
+            return self.base / text
+
+    def folder(self, text: str) -> str:
+        """The trials' code folder."""
+        path = self.path(text)
+        if not path.is_dir():
+            what = "is no folder" if path.exists() else "doesn't exist"
+            self.wrong(self.place("trial_code_directory"), f"{path} {what}; allowed: a folder that exists")
+        return str(path)
+
+    def interpreter(self, text: str | None) -> str | None:
+        """An absolute path of the trials' Python: a path, a command's name, or the folder of an environment."""
+        if text is None:
+            return None
+        path = self.path(text) if "/" in text or text.startswith("~") else Path(shutil.which(text) or self.path(text))
+        if (path / "bin" / "python").is_file():
+            path = path / "bin" / "python"
+        if not path.is_file() or not os.access(path, os.X_OK):
+            self.wrong(self.place("python"), f"{path} is no program; allowed: a Python interpreter or its environment")
+        return str(path)
+
+    # -- plug-ins -------------------------------------------------------------------------------------------------
+    def resolved(self, config: Config) -> Config:
+        """Check plug-ins and space, and write the plug-ins' names as they are written."""
+        if not Path(config.trial_code_directory).is_dir():
+            self.wrong(self.place("trial_code_directory"), f"{config.trial_code_directory} is no folder")
+        tuner, tuner_class = self.plugin("tuner", config.tuner)
+        assessor = config.assessor and self.plugin("assessor", config.assessor)[0]
+        if tuner_class is not None:
+            self.check_space(config.search_space, tuner, tuner_class)
+        return msgspec.structs.replace(config, tuner=tuner, assessor=assessor)
+
+    def plugin(self, kind: registry.Kind, chosen: Algorithm) -> tuple[Algorithm, type[Any] | None]:
+        """The tuner or assessor with its name as it is written, and its class unless that is the user's own."""
+        if chosen.is_users:
+            problem = registry.user_class_problem(chosen.code_directory, chosen.class_name)
+            if problem is not None:
+                field = "code_directory" if not Path(chosen.code_directory).is_dir() else "class_name"
+                self.wrong(self.place(kind, field), problem)
+            return chosen, None
+        try:
+            name, cls = registry.find(kind, chosen.name)
+        except UsageError as error:
+            self.wrong(self.place(kind, "name"), f"{error.message}; {error.hint}" if error.hint else error.message)
+            return chosen, None
+        for problem in registry.check_arguments(cls, chosen.class_args):
+            argument, _, text = problem.partition(": ")
+            self.wrong(self.place(kind, "class_args", argument), text)
+        if not self.errors:
+            try:
+                registry.build(cls, chosen.class_args)
+            except Exception as error:  # whatever a constructor finds wrong is wrong with its arguments
+                self.wrong(self.place(kind, "class_args"), str(error) or type(error).__name__)
+        return msgspec.structs.replace(chosen, name=name), cls
+
+    def check_space(self, raw: dict[str, Any], tuner: Algorithm, cls: type[Any]) -> None:
+        """The rules of the search space, and what this tuner can't search."""
+        from .space import SpaceError, parse
+
+        try:
+            space = parse(raw)
+        except SpaceError as error:
+            for text in error.errors:
+                self.space_wrong(str(text))
+            return
+        refuse = getattr(cls, "refuse", None)
+        reason = refuse(space) if callable(refuse) else None
+        if reason:
+            self.space_wrong(f"{tuner.name} can't search this space: {reason}")
+
+    def space_wrong(self, text: str) -> None:
+        """Note an error of the space at its parameter, whose name comes first in the text."""
+        source, above = self.space_source or self.source, Place()
+        if self.space_source is None:
+            above = self.place("search_space")
+        parameter = re.split(r"[:./\[ ]", text, maxsplit=1)[0].strip("'\"`")
+        before = f"{source.at((*above, parameter))}: " if source is not None else ""
+        self.errors.append(f"{before}search_space: {text}")
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(part.capitalize() for part in rest)

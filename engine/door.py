@@ -1,0 +1,140 @@
+"""The engine's door: the Unix socket at which people's programs (CLI, portal, Python API) talk to a running engine.
+
+Frames as in trial_sdk/wire.py. A client says requests, each with a number, and gets `Done` when it is durable or
+`Refusal`; or it says `Watch`, and from then on hears how far the log is durable. What the facts are it reads from the
+log itself, so there is one way only in which they are seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from ..trial_sdk.socket_dir import make_private, socket_path
+from ..trial_sdk.wire import Framer, WireError, decode, frame
+from .requests import PersonsRequest, Refused
+from .shell import Engine
+
+_READ = 1 << 16
+_MAX_CLIENTS = 64
+
+
+class Say(Struct, frozen=True, tag="say"):
+    """A person's request; `number` names it in the answer."""
+
+    number: int
+    request: PersonsRequest
+
+
+class Watch(Struct, frozen=True, tag="watch"):
+    """Tell me from now on how far the log is durable."""
+
+
+class Done(Struct, frozen=True, tag="done"):
+    """The request is in the log."""
+
+    number: int
+
+
+class Refusal(Struct, frozen=True, tag="refusal"):
+    """The request can't be done; nothing was changed."""
+
+    number: int
+    reason: str
+
+
+class Durable(Struct, frozen=True, tag="durable"):
+    """Everything up to `seq` is on disk."""
+
+    seq: int
+
+
+FromClient = Say | Watch
+ToClient = Done | Refusal | Durable
+encoder = msgspec.msgpack.Encoder()
+from_client: msgspec.msgpack.Decoder[FromClient] = msgspec.msgpack.Decoder(FromClient)
+to_client: msgspec.msgpack.Decoder[ToClient] = msgspec.msgpack.Decoder(ToClient)
+
+
+class _Visitor:
+    """One client's connection. Durable notices are coalesced: a slow reader gets the newest, not all."""
+
+    def __init__(self, engine: Engine, writer: asyncio.StreamWriter) -> None:
+        self._engine, self._writer = engine, writer
+        self._asks: set[asyncio.Task[None]] = set()
+        self._told = -1
+
+    def durable(self, seq: int) -> None:
+        if seq > self._told and self._writer.transport.get_write_buffer_size() == 0:
+            self._told = seq
+            self.say(Durable(seq))
+
+    def say(self, message: ToClient) -> None:
+        self._writer.write(frame(encoder.encode(message)))
+
+    async def serve(self, reader: asyncio.StreamReader) -> None:
+        framer = Framer()
+        try:
+            while data := await reader.read(_READ):
+                for body in framer.feed(data):
+                    message = decode(from_client, body)
+                    if isinstance(message, Watch):
+                        self._engine.watchers.add(self)
+                        self.durable(self._engine.log.last_seq)
+                    else:
+                        task = asyncio.create_task(self._ask(message))
+                        self._asks.add(task)
+                        task.add_done_callback(self._asks.discard)
+        except (WireError, OSError):
+            pass  # whatever a client sends or however it leaves, only its connection ends
+        finally:
+            self._engine.watchers.discard(self)
+            for task in self._asks:
+                task.cancel()
+            self._writer.close()
+
+    async def _ask(self, message: Say) -> None:
+        try:
+            await self._engine.ask(message.request)
+        except Refused as error:
+            self.say(Refusal(message.number, str(error)))
+        else:
+            self.say(Done(message.number))
+
+
+@contextlib.asynccontextmanager
+async def open_door(engine: Engine, folder: Path) -> AsyncIterator[Path]:
+    """Listen at the experiment's socket while the block runs; gives the socket's path."""
+    path = socket_path(folder, ".e")
+    make_private(path.parent)
+    path.unlink(missing_ok=True)
+    visitors: set[asyncio.StreamWriter] = set()
+
+    async def visit(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(visitors) >= _MAX_CLIENTS:
+            writer.close()
+            return
+        visitors.add(writer)
+        try:
+            await _Visitor(engine, writer).serve(reader)
+        finally:
+            visitors.discard(writer)
+
+    mask = os.umask(0o177)
+    try:
+        server = await asyncio.start_unix_server(visit, path)
+    finally:
+        os.umask(mask)
+    try:
+        yield path
+    finally:
+        server.close()
+        for writer in list(visitors):
+            writer.close()
+        path.unlink(missing_ok=True)

@@ -1,0 +1,147 @@
+"""The engine's side of a host: reaches its keeper, says its commands, and turns what it hears into requests.
+
+One coroutine a host. When the channel breaks it is dialled again with growing pauses; the state hears of both. What is
+said while the channel is down is dropped: at the next HOST fact `reduce` queues everything anew that still matters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+from ..trial_sdk import channel, spool
+from ..trial_sdk.wire import Framer, WireError, decode, frame
+from .requests import Exited, Flooded, HostDown, HostUp, NeverStarted, NotStarted, Reported, Request, Started
+
+_log = structlog.get_logger("host")
+_READ = 1 << 18
+_PAUSES = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
+
+
+class TrainingService(Protocol):
+    """Runs trials somewhere: it knows how a keeper is started there and how its channel is reached."""
+
+    name: str
+
+    async def channel(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A fresh connection to the keeper, which is started when it is not there. Any `Exception`: not reached."""
+        ...
+
+
+class HostLink:
+    """The channel to one keeper. `submit` takes requests, `waits` hears that a process waits for its answer."""
+
+    def __init__(
+        self,
+        service: TrainingService,
+        experiment: str,
+        epoch: int,
+        submit: Callable[[Request], None],
+        acknowledge: Callable[[str, int, str, int], None],
+        waits: Callable[[str, int, str, int], None],
+    ) -> None:
+        self.service, self.name = service, service.name
+        self._attach = channel.Attach(experiment, epoch)
+        self._submit, self._acknowledge, self._waits = submit, acknowledge, waits
+        self._writer: asyncio.StreamWriter | None = None
+        self._ending = False
+        self.fenced = ""
+
+    def send(self, message: channel.ToKeeper) -> None:
+        """Say something to the keeper, if it is there."""
+        if self._writer is not None:
+            self._writer.write(frame(channel.encoder.encode(message)))
+
+    async def run(self) -> None:
+        """Serve until `shutdown`; never raises for what the keeper does."""
+        failures = 0
+        while not self._ending:
+            reason = "the keeper closed the channel"
+            writer: asyncio.StreamWriter | None = None
+            try:
+                reader, writer = await self.service.channel()
+                if await self._serve(reader, writer):
+                    failures = 0
+            except (OSError, WireError, spool.SpoolDamaged, asyncio.IncompleteReadError) as error:
+                reason = str(error) or type(error).__name__
+            except Exception as error:  # a plug-in's own errors: whatever it raises, the host is not reached
+                reason = f"{type(error).__name__}: {error}"
+            finally:
+                self._writer = None
+                if writer is not None:
+                    writer.close()
+            if self._ending:
+                return
+            if self.fenced:
+                return
+            _log.warning("host lost", host=self.name, reason=reason)
+            self._submit(HostDown(self.name, reason))
+            await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
+            failures += 1
+
+    async def shutdown(self, patience: float) -> None:
+        """Tell the keeper that all is over, and wait until it has gone, at most `patience` seconds."""
+        self._ending = True
+        writer = self._writer
+        if writer is None:
+            return
+        self.send(channel.Shutdown())
+        with contextlib.suppress(TimeoutError, OSError):
+            await asyncio.wait_for(writer.wait_closed() if writer.is_closing() else self._gone.wait(), patience)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        self._gone = asyncio.Event()
+        framer = Framer()
+        attached = False
+        writer.write(frame(channel.encoder.encode(self._attach)))
+        try:
+            while data := await reader.read(_READ):
+                for body in framer.feed(data):
+                    message = decode(channel.from_keeper, body)
+                    if not attached:
+                        if isinstance(message, channel.Refused):
+                            self.fenced = message.reason
+                            _log.error("refused by the keeper", host=self.name, reason=message.reason)
+                            return False
+                        if not isinstance(message, channel.Attached):
+                            raise WireError(f"the keeper began with {type(message).__name__}")
+                        attached = True
+                        self._writer = writer
+                        _log.info("host reached", host=self.name, keeper=message.pid)
+                        self._submit(HostUp(self.name, message.pid))
+                    else:
+                        self._hear(message)
+        finally:
+            self._gone.set()
+        return attached
+
+    def _hear(self, message: channel.FromKeeper) -> None:
+        match message:
+            case channel.Reports():
+                number = 0
+                for report in spool.parse(message.data):
+                    number = report.number
+                    self._submit(Reported(message.trial, message.attempt, message.process, report))
+                if number:
+                    self._acknowledge(message.trial, message.attempt, message.process, number)
+            case channel.TrialWaits():
+                self._waits(message.trial, message.attempt, message.process, message.number)
+            case channel.Launched():
+                self._submit(Started(message.trial, message.attempt, message.pid, message.started))
+            case channel.LaunchFailed():
+                self._submit(NotStarted(message.trial, message.attempt, message.reason))
+            case channel.NeverLaunched():
+                self._submit(NeverStarted(message.trial, message.attempt))
+            case channel.Exited():
+                self._submit(
+                    Exited(message.trial, message.attempt, message.code, message.ended, message.reason, message.stderr)
+                )
+            case channel.Flood():
+                self._submit(Flooded(message.trial, message.attempt, message.process, message.first, message.last))
+                self._acknowledge(message.trial, message.attempt, message.process, message.last)
+            case channel.Attached() | channel.Refused():
+                raise WireError("the keeper greets twice")

@@ -1,0 +1,167 @@
+"""The plug-in protocols: what a tuner, an assessor and a training service are, and the facts that they get.
+
+A tuner is a second reducer over the log. **suggest learns nothing, observe learns everything**: an answer is a
+function of (the facts observed so far, the ask), so a tuner rebuilt from the log answers bit for bit the same, and
+nothing is ever pickled. All randomness comes from `Ask.generator()`.
+
+The file's name is the plug-in's registration (`tuners/tpe.py` holds `TPE`), its constructor's keyword-only arguments
+are its options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .space import Space
+
+Outcome: TypeAlias = Literal["completed", "stopped", "failed", "cancelled"]
+OptimizeMode: TypeAlias = Literal["maximize", "minimize"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request for parameters. Asking again after `Wait` is the same number with the next attempt."""
+
+    number: int
+    attempt: int
+    trial: int
+    trial_id: str
+    phase: int
+    space: Space
+    space_version: int
+    seed: int  # the experiment's
+    waiting: int = 0  # how many more asks stand behind this one
+
+    def generator(self, seed: int | None = None) -> np.random.Generator:
+        """A fresh generator of its own for this ask: Philox keyed by (seed, number, attempt)."""
+        import numpy as np
+
+        words = np.random.SeedSequence([self.seed if seed is None else seed, self.number, self.attempt])
+        return np.random.Generator(np.random.Philox(words))
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A point of the space, and what belongs to it."""
+
+    parameters: Mapping[str, Any]
+    extras: Mapping[str, Any] = field(default_factory=dict[str, Any])  # TRIAL_BUDGET, load_/save_checkpoint_dir
+    budget: float | None = None
+    continues: int | None = None  # the trial whose checkpoint this one goes on with (promotion is a new trial)
+    parents: tuple[int, ...] = ()
+    decision: Mapping[str, Any] = field(default_factory=dict[str, Any])  # for `tune why`: <= 1 KB as JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing yet: ask again when something new was observed."""
+
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Exhausted:
+    """Nothing more, ever."""
+
+    reason: str = ""
+
+
+class Suggested(Struct, frozen=True, tag="Suggested", array_like=True):
+    """A phase got its parameters: by this tuner, or by hand (`origin` "user"; a stranger to the tuner)."""
+
+    seq: int
+    trial: int
+    phase: int
+    parameters: dict[str, Any]  # as the trial gets them, extras included
+    trial_id: str = ""
+    ask: int | None = None
+    origin: str = "tuner"
+    continues: int | None = None
+    budget: float | None = None
+
+
+class Reported(Struct, frozen=True, tag="Reported", array_like=True, gc=False):
+    """An intermediate result; only for plug-ins with `observes = "intermediates"`. `value` may be NaN or infinite.
+
+    `step` counts from 0 within the phase's current attempt; a `step` of 0 starts the curve anew (a retry).
+    """
+
+    seq: int
+    trial: int
+    phase: int
+    step: int
+    value: float
+
+
+class Ended(Struct, frozen=True, tag="Ended", array_like=True):
+    """A phase is over, and no attempt of it will follow.
+
+    completed: `value` is its finite final result, observed as soon as it was reported. stopped: early, `value` is its
+    last finite intermediate or None. failed: no finite result. cancelled: its point counts as taken, without a value.
+    """
+
+    seq: int
+    trial: int
+    phase: int
+    outcome: Outcome
+    value: float | None = None
+
+
+class Imported(Struct, frozen=True, tag="Imported", array_like=True):
+    """A result from elsewhere. `value` may be None: no finite number."""
+
+    seq: int
+    parameters: dict[str, Any]
+    value: float | None
+
+
+class SpaceChanged(Struct, frozen=True, tag="SpaceChanged", array_like=True):
+    """The search space was replaced; asks carry the new one from here on."""
+
+    seq: int
+    version: int
+    space: dict[str, Any]
+
+
+Observation: TypeAlias = Suggested | Reported | Ended | Imported | SpaceChanged
+
+
+class Tuner(Protocol):
+    """Proposes parameters. Asks are serial; every answer is observed (as Suggested) before the next ask.
+
+    Class attributes, all with these defaults when missing: `observes = "results"` (or "intermediates"),
+    `deterministic = True`, and `refuse(space) -> str | None`, a static method that says why it can't search a space.
+    """
+
+    def suggest(self, ask: Ask) -> Suggestion | Wait | Exhausted:
+        """Answer one ask. Must not change what later answers are."""
+        ...
+
+    def observe(self, fact: Observation) -> None:
+        """Take in one fact, in log order."""
+        ...
+
+
+class Stopped(Struct, frozen=True):
+    """An assessor's verdict: this trial is hopeless, and why."""
+
+    why: str
+
+
+class Assessor(Protocol):
+    """Says that a trial is hopeless. It observes intermediates; after each one it is asked for a verdict."""
+
+    def observe(self, fact: Observation) -> None:
+        """Take in one fact, in log order."""
+        ...
+
+    def verdict(self, trial: int) -> Stopped | None:
+        """Whether this trial is to be stopped, now. O(log n); must not change later verdicts."""
+        ...

@@ -1,0 +1,460 @@
+"""The fold: takes the state from one fact to the next, and tells tuner and assessor what they are to know of it.
+
+Pure, synchronous, total: no clock, no randomness, no I/O. Live run, resume and view are this function over the same
+facts. What the plug-ins observe is derived here too, into `state.queues.news`, so a tuner rebuilt from the log sees
+exactly what the first one saw.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from typing import Any, assert_never
+
+import msgspec
+from msgspec.structs import replace
+
+from ..trial_sdk.values import number as number_of
+from . import config as config_room
+from .events import (
+    EngineStarted,
+    Exhausted,
+    Experiment,
+    Fact,
+    Host,
+    Import,
+    Kill,
+    Launch,
+    Launched,
+    Metric,
+    NewTrial,
+    NotYet,
+    Parameter,
+    RequestParameter,
+    Status,
+    Stop,
+    Thinned,
+    Tick,
+    TrialEnd,
+    TunerError,
+    Update,
+)
+from .plugins import Ended, Imported, Outcome, Reported, SpaceChanged, Suggested
+from .state import Best, HostState, OpenAsk, Phase, Sender, State, Trial
+
+_json: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+
+
+def reduce(state: State, fact: Fact) -> None:
+    """Fold one fact into the state. Facts come in the order of their `seq`, which is dense."""
+    event = fact.event
+    state.seq = fact.seq
+    state.wall_us = fact.wall_us
+    if type(event) is Metric:  # the hot path stands before the match
+        _metric(state, fact, event)
+        return
+    state.epoch = fact.epoch
+    queues = state.queues
+    queues.dirty = True
+    match event:
+        case Metric():
+            pass  # handled above; named here so that the match stays exhaustive
+        case Experiment():
+            state.id, state.seed, state.created_us = event.id, event.seed, fact.wall_us
+            state.config = config_room.decode(bytes(event.config))
+        case EngineStarted():
+            _engine_started(state, event)
+        case Status():
+            state.status, state.reason = event.status, event.reason
+            state.clock = max(state.clock, event.clock)
+            if event.status == "PAUSED":
+                _release_waiting(state)
+        case Stop():
+            state.stopping, state.force = event.actor, state.force or event.force
+            if event.force:  # say it again to those that were already asked
+                queues.stop += [number for number in state.active if state.trial(number).kill]
+            if state.status not in ("DONE", "STOPPED", "ERROR"):
+                state.status, state.reason = "STOPPING", f"stopped by {event.actor}"
+        case Update():
+            _update(state, fact, event)
+        case Import():
+            state.imported += 1
+            value = number_of(bytes(event.value))
+            _tell(
+                state,
+                Imported(fact.seq, _json.decode(event.parameters), value if _finite(value) else None),
+            )
+        case Tick():
+            state.clock = max(state.clock, event.clock)
+            if event.reached == "max_experiment_duration":
+                state.time_up = True
+        case RequestParameter():
+            _request(state, fact, event)
+        case NewTrial():
+            assert fact.trial is not None
+            _new_trial(state, fact, fact.trial, event)
+        case Parameter():
+            assert fact.trial is not None
+            _parameter(state, fact, fact.trial, event)
+        case NotYet():
+            queues.asked = 0
+            ask = state.asks.get(event.ask)
+            if ask is not None:
+                ask.attempt += 1
+                ask.waits_since, ask.reason = event.seen, event.reason
+        case Exhausted():
+            queues.asked = 0
+            state.exhausted = event.reason or "the tuner has nothing more"
+            _release_waiting(state)
+            for number in [ask.number for ask in state.asks.values() if not ask.sender]:
+                del state.asks[number]
+            while state.trials and state.trials[-1] is None:
+                state.trials.pop()
+        case TunerError():
+            queues.asked = 0
+            state.tuner_errors += 1
+            state.last_error = event.error
+        case Launch():
+            assert fact.trial is not None
+            _launch(state, fact, state.trial(fact.trial), event)
+        case Launched():
+            assert fact.trial is not None
+            _launched(state, fact, state.trial(fact.trial), event)
+        case Kill():
+            assert fact.trial is not None
+            trial = state.trial(fact.trial)
+            trial.kill = event.reason
+            if event.why:
+                trial.reason = event.why
+            queues.stop.append(trial.number)
+        case TrialEnd():
+            assert fact.trial is not None
+            _trial_end(state, fact, state.trial(fact.trial), event)
+        case Host():
+            _host(state, event)
+        case Thinned():
+            sender = _sender(state, fact)
+            if sender is not None:
+                state.thinned += event.last - event.first + 1
+                sender.last = max(sender.last, event.last)
+        case _:
+            assert_never(event)
+
+
+def sender_name(trial_id: str, attempt: int, process: str) -> str:
+    """The name under which a trial's process is numbered in the log."""
+    return f"{trial_id}.{attempt}.{process}"
+
+
+def retries_left(state: State, trial: Trial) -> bool:
+    """Whether a FAILED or LOST attempt of this trial is followed by another one."""
+    return trial.failures <= state.settings.max_retries and open_phase(state, trial) is not None
+
+
+def open_phase(state: State, trial: Trial) -> int | None:
+    """Where a new attempt would go on: the first phase without a counted final; None when there is nothing to do."""
+    for index, phase in enumerate(trial.phases):
+        if phase.value is None:
+            return index
+    return len(trial.phases) if state.settings.multi_phase else None
+
+
+# -- one function a fact ----------------------------------------------------------------------------------------------
+def _engine_started(state: State, event: EngineStarted) -> None:
+    state.engine_host, state.engine_pid = event.host, event.pid
+    state.clock = max(state.clock, event.clock)
+    if state.status != "DONE":
+        state.status, state.reason = "RUNNING", ""
+    state.stopping, state.force, state.time_up = "", False, False
+    state.ended = state.silent_failures = state.tuner_errors = 0
+    state.heard = False
+    for host in state.hosts.values():
+        host.connected = False
+    queues = state.queues
+    queues.probe, queues.launch, queues.stop, queues.answer, queues.forget = [], [], [], [], []
+    queues.asked = 0
+    for ask in state.asks.values():
+        ask.waits_since = -1
+    for trial in state.made:
+        if trial.status == "SYS_CANCELED" and open_phase(state, trial) is not None:
+            _requeue(state, trial, "stopped, then resumed")
+
+
+def _update(state: State, fact: Fact, event: Update) -> None:
+    changes: dict[str, Any] = {
+        name: value
+        for name in ("trial_concurrency", "max_trial_number", "max_experiment_duration")
+        if (value := getattr(event, name)) is not None
+    }
+    if event.search_space:
+        changes["search_space"] = _json.decode(event.search_space)
+        state.space_version += 1
+        state.exhausted = ""
+    state.config = replace(state.settings, **changes)
+    if "max_experiment_duration" in changes:
+        state.time_up = False
+    if state.status in ("NO_MORE_TRIAL", "DONE"):
+        state.status, state.reason = "RUNNING", ""
+    if event.search_space:
+        for ask in state.asks.values():
+            ask.waits_since = -1
+        _tell(state, SpaceChanged(fact.seq, state.space_version, changes["search_space"]))
+
+
+def _request(state: State, fact: Fact, event: RequestParameter) -> None:
+    sender = _sender(state, fact) if fact.sender_seq == event.number and event.number else None
+    if sender is not None:
+        sender.last = fact.sender_seq
+        sender.request = event.number
+        sender.ask = 0
+        state.heard = True
+        if event.refused:
+            sender.answer_phase = -1
+            state.queues.answer.append(fact.sender)
+            return
+        sender.ask = event.ask
+    assert fact.trial is not None
+    state.next_ask = event.ask + 1
+    state.asks[event.ask] = OpenAsk(
+        event.ask, fact.trial, event.phase, fact.sender if sender is not None else "", fact.seq
+    )
+    if sender is None:
+        while len(state.trials) <= fact.trial:
+            state.trials.append(None)
+
+
+def _new_trial(state: State, fact: Fact, number: int, event: NewTrial) -> None:
+    while len(state.trials) <= number:
+        state.trials.append(None)
+    state.trials[number] = Trial(number, event.id, event.origin, fact.wall_us)
+    state.ids[event.id] = number
+    state.counts["WAITING"] += 1
+
+
+def _parameter(state: State, fact: Fact, number: int, event: Parameter) -> None:
+    trial = state.trial(number)
+    ask = state.asks.pop(event.ask, None)
+    if event.ask == state.queues.asked:
+        state.queues.asked = 0
+    state.tuner_errors = 0
+    trial.phases.append(Phase(event.parameters, event.ask))
+    state.phases += 1
+    if event.continues is not None:
+        trial.continues = event.continues
+    if ask is not None and ask.sender:
+        sender = state.senders[ask.sender]
+        if sender.ask == event.ask:
+            sender.ask, sender.answer_phase = 0, event.phase
+            state.queues.answer.append(ask.sender)
+    elif event.phase == 0:
+        state.ready.append(number)
+    parameters = _json.decode(event.parameters)
+    _tell(
+        state,
+        Suggested(
+            fact.seq,
+            number,
+            event.phase,
+            parameters if isinstance(parameters, dict) else {"": parameters},
+            trial.id,
+            event.ask or None,
+            trial.origin,
+            event.continues,
+            event.budget,
+        ),
+    )
+
+
+def _launch(state: State, fact: Fact, trial: Trial, event: Launch) -> None:
+    if state.ready and state.ready[0] == trial.number:
+        state.ready.popleft()
+    elif trial.number in state.ready:
+        state.ready.remove(trial.number)
+    if (event.code and trial.code and event.code != trial.code) or _code_changed(state, trial, event):
+        warning = f"the code directory changed before trial {trial.number} (attempt {event.attempt})"
+        state.warnings.append(warning)
+        del state.warnings[:-100]
+    trial.attempt, trial.host, trial.code = event.attempt, event.host, event.code
+    trial.launching, trial.kill, trial.force, trial.reason = True, "", False, ""
+    trial.pid = trial.exit_code = None
+    trial.stderr, trial.started_us, trial.ended_us = "", 0, 0
+    for phase in trial.phases[event.phase :]:
+        if phase.value is None:
+            phase.intermediate = array("d")
+            phase.final = None
+    state.active[trial.number] = None
+    state.queues.launch.append(trial.number)
+
+
+def _code_changed(state: State, trial: Trial, event: Launch) -> bool:
+    """Whether this launch runs other code than the last launch of the trial before it."""
+    before = state.trials[trial.number - 1] if trial.number else None
+    return (
+        trial.attempt == 0
+        and before is not None
+        and bool(before.code)
+        and bool(event.code)
+        and before.code != event.code
+    )
+
+
+def _launched(state: State, fact: Fact, trial: Trial, event: Launched) -> None:
+    if event.attempt != trial.attempt or not trial.launching:
+        return
+    trial.launching = False
+    trial.pid, trial.started_us, trial.clock = event.pid, event.started, event.clock
+    _set_status(state, trial, "RUNNING")
+    if trial.kill:
+        state.queues.stop.append(trial.number)
+
+
+def _metric(state: State, fact: Fact, event: Metric) -> None:
+    sender = _sender(state, fact)
+    if sender is None:
+        return
+    sender.last = fact.sender_seq
+    state.metrics += 1
+    state.heard = True
+    trial = state.trials[sender.trial]
+    if trial is None or not trial.phases:
+        return
+    if event.ignored:
+        if event.final:
+            phase = trial.phases[min(event.phase, len(trial.phases) - 1)]
+            phase.ignored = [*phase.ignored, event.value]
+        return
+    phase = trial.phases[event.phase]
+    value = number_of(bytes(event.value))
+    if not event.final:
+        series = phase.intermediate
+        series.append(math.nan if value is None else value)
+        if state.tell_intermediates:
+            state.queues.news.append(Reported(fact.seq, trial.number, event.phase, len(series) - 1, series[-1]))
+        return
+    state.queues.dirty = True
+    phase.final = event.value
+    if value is None or not math.isfinite(value):
+        return
+    phase.value = value
+    best, sign = state.best, -1.0 if state.settings.optimize_mode == "minimize" else 1.0
+    if best is None or sign * value > sign * best.value:
+        state.best = Best(trial.number, event.phase, value)
+    phase.told = True
+    _tell(state, Ended(fact.seq, trial.number, event.phase, "completed", value))
+
+
+def _trial_end(state: State, fact: Fact, trial: Trial, event: TrialEnd) -> None:
+    if event.attempt != trial.attempt or trial.over:
+        return
+    queues = state.queues
+    if trial.active:
+        queues.forget.append((trial.id, trial.attempt))
+    elif trial.number in state.ready:
+        state.ready.remove(trial.number)
+    state.clock = max(state.clock, event.clock)
+    state.active.pop(trial.number, None)
+    trial.launching, trial.pid = False, None
+    trial.exit_code, trial.stderr, trial.ended_us = event.exit_code, event.stderr, event.ended or fact.wall_us
+    reason = event.reason if not trial.reason else f"{event.reason}: {trial.reason}"
+    killed, trial.kill = trial.kill, ""
+    for name in [ask.number for ask in state.asks.values() if ask.sender and ask.trial == trial.number]:
+        ask = state.asks.pop(name)
+        state.senders[ask.sender].ask = 0
+        if queues.asked == name:
+            queues.asked = 0
+    failed = event.status in ("FAILED", "LOST")
+    if failed:
+        trial.failures += 1
+        if retries_left(state, trial):
+            _requeue(state, trial, f"attempt {event.attempt} ended {event.status}: {reason}")
+            return
+    if event.status == "SYS_CANCELED" and killed != "stop" and open_phase(state, trial) is not None:
+        _requeue(state, trial, reason)
+        return
+    trial.reason = reason
+    _set_status(state, trial, event.status)
+    if event.status == "SYS_CANCELED" and open_phase(state, trial) is not None:
+        return  # a resume brings it back: nothing has ended for the tuner
+    state.ended += 1
+    if event.status == "FAILED" and not state.heard:
+        state.silent_failures += 1
+    _tell_end(state, fact, trial, event.status)
+
+
+def _tell_end(state: State, fact: Fact, trial: Trial, status: str) -> None:
+    outcome: Outcome = "failed"
+    if status == "EARLY_STOPPED":
+        outcome = "stopped"
+    elif status in ("USER_CANCELED", "SYS_CANCELED"):
+        outcome = "cancelled"
+    for index, phase in enumerate(trial.phases):
+        if phase.told:
+            continue
+        phase.told = True
+        value = None
+        if outcome == "stopped":
+            value = next((number for number in reversed(phase.intermediate) if math.isfinite(number)), None)
+        _tell(state, Ended(fact.seq, trial.number, index, outcome, value))
+
+
+def _host(state: State, event: Host) -> None:
+    host = state.hosts.setdefault(event.name, HostState(event.name))
+    host.connected = event.state == "connected"
+    host.clock, host.pid, host.reason = event.clock, event.pid, event.reason
+    state.clock = max(state.clock, event.clock)
+    if not host.connected:
+        return
+    queues = state.queues
+    for number in state.active:
+        trial = state.trial(number)
+        if trial.host != event.name:
+            continue
+        if number in queues.launch:
+            continue
+        queues.probe.append(number)
+        if trial.kill:
+            queues.stop.append(number)
+
+
+# -- what several facts share -----------------------------------------------------------------------------------------
+def _sender(state: State, fact: Fact) -> Sender | None:
+    """The sender of a trial's report, made when it is first heard; None when its trial is unknown."""
+    sender = state.senders.get(fact.sender)
+    if sender is None and fact.trial is not None:
+        _, attempt, process = fact.sender.split(".", 2)
+        sender = state.senders[fact.sender] = Sender(fact.trial, int(attempt), process)
+    return sender
+
+
+def _set_status(state: State, trial: Trial, status: str) -> None:
+    state.counts[trial.status] -= 1
+    trial.status = status
+    state.counts[status] += 1
+
+
+def _requeue(state: State, trial: Trial, reason: str) -> None:
+    _set_status(state, trial, "WAITING")
+    trial.attempt += 1
+    trial.reason, trial.pid, trial.launching = reason, None, False
+    state.ready.append(trial.number)
+
+
+def _release_waiting(state: State) -> None:
+    """Trials that wait for their next parameters get None: nothing more will come."""
+    for number in [ask.number for ask in state.asks.values() if ask.sender]:
+        ask = state.asks.pop(number)
+        sender = state.senders[ask.sender]
+        sender.ask, sender.answer_phase = 0, -1
+        state.queues.answer.append(ask.sender)
+        if state.queues.asked == number:
+            state.queues.asked = 0
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _tell(state: State, observation: Suggested | Ended | Imported | SpaceChanged) -> None:
+    state.last_told = observation.seq
+    if state.tell:
+        state.queues.news.append(observation)

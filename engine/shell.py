@@ -1,0 +1,467 @@
+"""The engine's shell: takes requests one by one, keeps the log, and lets nothing out before it is durable.
+
+    request --decide--> facts --reduce--> state --intents--> facts ... --drain--> commands
+                          |                                                          |
+                          '--> the open batch --> log (group commit) --durable--> outputs
+
+`submit` is synchronous: a request's facts are folded at once and join the open batch, so each decision sees all that
+came before it. Outputs (commands, acknowledgements, replies, notices to watchers) carry the seq that they wait for. A
+batch in which nothing has an output that somebody waits for may linger, so that many intermediates share one commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import platform
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import anyio
+import structlog
+from msgspec import Raw
+
+from ..trial_sdk import channel
+from . import config as config_room
+from .code_hash import CodeHash
+from .config import Config
+from .decide import Draft, decide, microseconds
+from .events import EngineStarted, Event, Experiment, Fact, Metric, RequestParameter, Thinned, decode, encode
+from .home import Folder
+from .host_link import HostLink, TrainingService
+from .log import Log, Reader
+from .plan import (
+    AnswerTrial,
+    AskTuner,
+    Command,
+    ForgetLaunch,
+    ProbeTrial,
+    StartTrial,
+    StopTrial,
+    deadline,
+    drain,
+    intents,
+)
+from .plugins import Observation
+from .reduce import open_phase, reduce, sender_name
+from .requests import Due, Refused, Request, Silent
+from .state import State
+from .tuner_link import TunerLink
+
+_logger = structlog.get_logger("engine")
+LINGER = 0.05  # seconds that a batch of mere intermediates may wait
+BATCH_BYTES = 256 * 1024
+TUNER_TIMEOUT = 600.0  # seconds for one answer of the tuner
+_PATIENT = (Metric, RequestParameter, Thinned)
+
+
+class Watcher(Protocol):
+    """Somebody who wants to know how far the log is durable."""
+
+    def durable(self, seq: int) -> None:
+        """Everything up to `seq` is on disk."""
+        ...
+
+
+class Clock:
+    """The run clock: microseconds in which engines of this experiment ran. Monotonic; not the wall clock."""
+
+    def __init__(self, before: int = 0) -> None:
+        self._start = time.monotonic_ns() // 1000 - before
+
+    def now(self) -> int:
+        """The run clock now."""
+        return time.monotonic_ns() // 1000 - self._start
+
+    @staticmethod
+    def wall() -> int:
+        """The wall clock, in us."""
+        return time.time_ns() // 1000
+
+
+class Engine:
+    """One experiment, running. Made by `open`, run by `run`, fed by `submit`."""
+
+    def __init__(self, folder: Folder, log: Log, state: State, first_config: bytes, clock: Clock) -> None:
+        self.folder, self.log, self.state, self.clock = folder, log, state, clock
+        self.on_fact: Callable[[State, Fact], None] | None = None
+        self.watchers: set[Watcher] = set()
+        self.ended = False
+        self._first_config = first_config
+        self._epoch = log.epoch
+        self._number = 0
+        self._batch: list[Fact] = []
+        self._bytes = 0
+        self._urgent = False
+        self._wake = asyncio.Event()
+        self._durable_changed = asyncio.Condition()
+        self._outputs: list[tuple[int, Callable[[], None]]] = []
+        self._acks: dict[tuple[str, int, str], tuple[int, int]] = {}
+        self._planned = True  # until `run`: before it nothing can be carried out
+        self._timer: asyncio.TimerHandle | None = None
+        self._links: dict[str, HostLink] = {}
+        self._tuner: TunerLink | None = None
+        self._heard: dict[int, float] = {}
+        self._silence: float | None = None
+        self._code: CodeHash | None = None
+
+    # -- opening --------------------------------------------------------------------------------------------------
+    @classmethod
+    async def create(cls, folder: Folder, config: Config, actor: str, on_full: Callable[[str], None]) -> Engine:
+        """A new experiment's engine: its log holds EXPERIMENT and ENGINE_STARTED when this returns."""
+        log = await Log.open(folder.events, create=True, on_full=on_full)
+        log.take(1)
+        raw = config_room.encode(config)
+        engine = cls(folder, log, State(), raw, Clock())
+        engine._add(Draft(Experiment(folder.id, Raw(raw), config.seed)))
+        engine._started(actor)
+        await engine._commit()
+        return engine
+
+    @classmethod
+    async def resume(cls, folder: Folder, actor: str, on_full: Callable[[str], None], *updates: Request) -> Engine:
+        """The engine of an experiment that has a log: replayed, taken with the next epoch, `updates` applied."""
+        state = State()
+        raw = b""
+        with Reader(folder.events) as reader:
+            for row in reader.rows():
+                fact = decode(row)
+                if isinstance(fact.event, Experiment):
+                    raw = bytes(fact.event.config)
+                reduce(state, fact)
+            last = reader.last
+        log = await Log.open(folder.events, create=False, expect=last, on_full=on_full)
+        log.take(state.epoch + 1)
+        engine = cls(folder, log, state, raw, Clock(state.clock))
+        engine._started(actor)
+        for request in updates:
+            for draft in decide(state, request, engine.clock.now()):
+                engine._add(draft)
+        await engine._commit()
+        return engine
+
+    def _started(self, actor: str) -> None:
+        versions = {
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "system": f"{platform.system()} {platform.release()}",
+        }
+        event = EngineStarted(socket.gethostname(), os.getpid(), self.clock.now(), versions, actor)
+        self._add(Draft(event))
+
+    # -- the inbox ------------------------------------------------------------------------------------------------
+    def submit(self, request: Request) -> None:
+        """Take one request from a machine; a person's goes through `ask`."""
+        try:
+            drafts = decide(self.state, request, self.clock.now())
+        except Refused as error:
+            _logger.warning("refused", request=type(request).__name__, reason=str(error))
+            return
+        for draft in drafts:
+            self._add(draft)
+
+    async def ask(self, request: Request) -> None:
+        """Take a person's request: returns when its facts are durable, raises `Refused` when there are none."""
+        for draft in decide(self.state, request, self.clock.now()):
+            self._add(draft)
+        await self.until_durable(self.state.seq)
+
+    async def until_durable(self, seq: int) -> None:
+        """Wait until the log holds everything up to `seq`."""
+        async with self._durable_changed:
+            await self._durable_changed.wait_for(lambda: self.log.last_seq >= seq)
+
+    def _add(self, draft: Draft) -> None:
+        state = self.state
+        sender, number = draft.sender, draft.number
+        if not sender:
+            self._number += 1
+            sender, number = f"e{self._epoch}", self._number
+        fact = Fact(
+            state.seq + 1, self._epoch, sender, number, draft.trial, draft.cause, self.clock.wall(), draft.event
+        )
+        reduce(state, fact)
+        self._batch.append(fact)
+        event: Event = draft.event
+        if type(event) is Metric:
+            self._bytes += 200 + len(bytes(event.value))
+            if event.final:
+                self._urgent = True
+            if self._silence is not None and draft.trial is not None:
+                self._heard[draft.trial] = time.monotonic()
+        elif not isinstance(event, _PATIENT):
+            self._urgent = True
+        if state.queues.dirty and not self._planned:
+            self._planned = True
+            asyncio.get_running_loop().call_soon(self._plan)
+        elif state.queues.news and self._tuner is not None:
+            self._feed()
+        if self.on_fact is not None:
+            self.on_fact(state, fact)
+        self._wake.set()
+
+    def _feed(self) -> None:
+        news, self.state.queues.news = self.state.queues.news, []
+        if news and self._tuner is not None:
+            self._tuner.observe(news)
+
+    def _plan(self) -> None:
+        """Add the intents, hand out the commands. Runs once after each burst of requests."""
+        state = self.state
+        while True:
+            state.queues.dirty = False
+            drafts = intents(state, self._code_hash)
+            if not drafts:
+                break
+            for draft in drafts:
+                self._add(draft)
+        self._feed()
+        seq = state.seq
+        for command in drain(state):
+            if isinstance(command, AskTuner):
+                if self._tuner is not None:
+                    self._tuner.ask(command)
+            else:
+                self._outputs.append((seq, functools.partial(self._carry_out, command)))
+        if self._tuner is not None:
+            self._tuner.paused = state.status in ("PAUSED", "STOPPED", "DONE", "ERROR")
+        self._planned = False
+        self._arm()
+        self._wake.set()
+
+    def _code_hash(self) -> str:
+        return self._code.now() if self._code is not None else ""
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = deadline(self.state)
+        if due is not None:
+            wait = max(due - self.clock.now(), 0) / 1_000_000
+            self._timer = asyncio.get_running_loop().call_later(wait, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        self.submit(Due())
+        if self._timer is None and not self._planned:
+            self._arm()
+
+    # -- the log --------------------------------------------------------------------------------------------------
+    async def _write(self) -> None:
+        """Commit batch after batch, and let out what waited for it, until the experiment has ended."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._planned:  # the intents of this burst belong into its batch
+                await asyncio.sleep(0)
+                self._wake.set()
+                continue
+            if self._batch and not self._urgent and self._bytes < BATCH_BYTES:
+                await self._linger()
+            if self._batch:
+                await self._commit()
+            self._release()
+            if self.state.finished and not self._batch and not self._planned and not self._outputs:
+                return
+
+    async def _linger(self) -> None:
+        end = time.monotonic() + LINGER
+        while not self._urgent and self._bytes < BATCH_BYTES:
+            left = end - time.monotonic()
+            if left <= 0:
+                return
+            self._wake.clear()
+            with anyio.move_on_after(left):
+                await self._wake.wait()
+
+    async def _commit(self) -> None:
+        batch, self._batch = self._batch, []
+        self._bytes, self._urgent = 0, False
+        await self.log.append([encode(fact) for fact in batch])
+        async with self._durable_changed:
+            self._durable_changed.notify_all()
+
+    def _release(self) -> None:
+        durable = self.log.last_seq
+        outputs = self._outputs
+        ready = 0
+        while ready < len(outputs) and outputs[ready][0] <= durable:
+            ready += 1
+        self._outputs = outputs[ready:]
+        for _, output in outputs[:ready]:
+            output()
+        for key in [key for key, (_, seq) in self._acks.items() if seq <= durable]:
+            number, _ = self._acks.pop(key)
+            trial, attempt, process = key
+            link = self._link_of(trial)
+            if link is not None:
+                link.send(channel.Ack(trial, attempt, process, number))
+        for watcher in list(self.watchers):
+            watcher.durable(durable)
+
+    # -- hosts ----------------------------------------------------------------------------------------------------
+    def _link_of(self, trial_id: str) -> HostLink | None:
+        number = self.state.ids.get(trial_id)
+        return self._links.get(self.state.trial(number).host) if number is not None else None
+
+    def _acknowledge(self, trial: str, attempt: int, process: str, number: int) -> None:
+        sender = self.state.senders.get(sender_name(trial, attempt, process))
+        if sender is not None:
+            self._acks[trial, attempt, process] = (min(number, sender.last), self.state.seq)
+            self._wake.set()
+
+    def _trial_waits(self, trial: str, attempt: int, process: str, number: int) -> None:
+        name = sender_name(trial, attempt, process)
+        sender = self.state.senders.get(name)
+        if sender is not None and sender.request == number and not sender.ask:
+            self._outputs.append((self.state.seq, lambda: self._carry_out(AnswerTrial(name))))
+            self._wake.set()
+
+    def _carry_out(self, command: Command) -> None:
+        state = self.state
+        match command:
+            case AskTuner():
+                raise AssertionError("asks don't wait for the log")
+            case ForgetLaunch():
+                link = self._links.get(command.host)
+                if link is not None:
+                    link.send(channel.Forget(command.trial_id, command.attempt))
+            case AnswerTrial():
+                sender = state.senders[command.sender]
+                trial = state.trial(sender.trial)
+                link = self._links.get(trial.host)
+                if link is not None and not sender.ask:
+                    phase = sender.answer_phase
+                    text = bytes(trial.phases[phase].parameters).decode() if phase >= 0 else None
+                    link.send(channel.Answer(trial.id, sender.attempt, sender.process, sender.request, phase, text))
+            case StartTrial() | ProbeTrial() | StopTrial():
+                trial = state.trial(command.trial)
+                link = self._links.get(trial.host)
+                if link is None or not trial.active:
+                    return
+                if isinstance(command, StartTrial):
+                    self._heard[trial.number] = time.monotonic()
+                    link.send(self._launch(command.trial))
+                elif isinstance(command, ProbeTrial):
+                    recorded = {
+                        sender.process: sender.last
+                        for sender in state.senders.values()
+                        if sender.trial == trial.number and sender.attempt == trial.attempt
+                    }
+                    link.send(channel.Probe(trial.id, trial.attempt, recorded))
+                else:
+                    link.send(channel.Stop(trial.id, trial.attempt, command.grace))
+
+    def _launch(self, number: int) -> channel.Launch:
+        state = self.state
+        trial, settings = state.trial(number), state.settings
+        phase = open_phase(state, trial) or 0
+        known = phase < len(trial.phases)
+        return channel.Launch(
+            trial.id,
+            trial.attempt,
+            number,
+            phase if known else -1,
+            bytes(trial.phases[phase].parameters).decode() if known else "",
+            settings.trial_command,
+            settings.trial_code_directory,
+            {"TUNE_EXPERIMENT_ID": state.id, "NNI_EXP_ID": state.id},
+            [],
+            python_folder(settings.python),
+            settings.multi_phase,
+        )
+
+    # -- the tuner ------------------------------------------------------------------------------------------------
+    async def _history(self, intermediates: bool) -> list[Observation]:
+        state = self.state
+        state.tell, state.tell_intermediates = True, intermediates
+        state.queues.news = []
+        upto = state.seq
+        await self.until_durable(upto)
+        path = self.folder.events
+
+        def fold() -> list[Observation]:
+            past = State()
+            past.tell, past.tell_intermediates = True, intermediates
+            with Reader(path) as reader:
+                for row in reader.rows(upto=upto):
+                    reduce(past, decode(row))
+            return past.queues.news
+
+        return await asyncio.to_thread(fold)
+
+    # -- running --------------------------------------------------------------------------------------------------
+    async def run(self, services: list[TrainingService]) -> None:
+        """Run until the experiment has ended; then everything is durable, and the keepers have gone."""
+        state = self.state
+        settings = state.settings
+        self._code = CodeHash(Path(settings.trial_code_directory))
+        if settings.max_silence is not None:
+            self._silence = microseconds(settings.max_silence) / 1_000_000
+        self._tuner = TunerLink(
+            self._first_config, self.folder.path / "tuner.log", TUNER_TIMEOUT, self.submit, self._history
+        )
+        for service in services:
+            self._links[service.name] = HostLink(
+                service, state.id, self._epoch, self.submit, self._acknowledge, self._trial_waits
+            )
+        state.queues.dirty = True
+        self._plan()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._tuner.run, name="tuner")
+            for link in self._links.values():
+                tasks.start_soon(self._serve_host, link, name=f"host {link.name}")
+            if self._silence is not None:
+                tasks.start_soon(self._watch_silence, self._silence, name="silence")
+            await self._write()
+            self._tuner.shutdown()
+            grace = microseconds(settings.stop_grace) / 1_000_000
+            for link in self._links.values():
+                await link.shutdown(patience=grace + 20.0)
+            tasks.cancel_scope.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        self.ended = True
+
+    async def _serve_host(self, link: HostLink) -> None:
+        await link.run()
+        if link.fenced:
+            raise RuntimeError(f"a newer engine has the keeper of {link.name}: {link.fenced}")
+
+    async def _watch_silence(self, limit: float) -> None:
+        while True:
+            now = time.monotonic()
+            running = [
+                trial
+                for trial in map(self.state.trial, self.state.active)
+                if trial.status == "RUNNING" and not trial.kill
+            ]
+            wait = limit
+            for trial in running:
+                left = self._heard.setdefault(trial.number, now) + limit - now
+                if left <= 0:
+                    self.submit(Silent(trial.number, trial.attempt))
+                else:
+                    wait = min(wait, left)
+            await anyio.sleep(max(wait, 0.01))
+
+    async def close(self) -> None:
+        """Close the log: in an orderly end, one file."""
+        await self.log.close()
+
+
+def python_folder(chosen: str | None) -> str:
+    """The folder that comes first in a trial's PATH: of the config's python, the active environment's, or our own."""
+    if chosen:
+        return str(Path(chosen).parent)
+    for name in ("VIRTUAL_ENV", "CONDA_PREFIX"):
+        environment = os.environ.get(name)
+        if environment and (Path(environment) / "bin" / "python").exists():
+            return str(Path(environment) / "bin")
+    return str(Path(sys.executable).parent)

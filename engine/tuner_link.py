@@ -1,0 +1,202 @@
+"""The engine's side of the tuner host: keeps that process alive, feeds it, and turns its answers into requests.
+
+The host is rebuilt from the log whenever it is started: `Setup`, then every observation up to a point of the log, then
+what has happened since, then the asks, in the order in which they came. Nothing about it is on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import structlog
+
+from ..trial_sdk.wire import Framer, WireError
+from . import host_wire
+from .plan import AskTuner
+from .plugins import Observation
+from .requests import Hopeless, Request, SaysExhausted, SaysWait, Suggests, TunerFailed
+
+_log = structlog.get_logger("tuner")
+_READ = 1 << 18
+
+
+class TunerLink:
+    """One tuner host after another, until `shutdown`.
+
+    `history(intermediates)` waits until the log is durable up to now, marks that point, and gives the observations up
+    to it in batches; from the mark on, `observe` gets what is new.
+    """
+
+    def __init__(
+        self,
+        config: bytes,
+        output: Path,
+        timeout: float,
+        submit: Callable[[Request], None],
+        history: Callable[[bool], Awaitable[list[Observation]]],
+    ) -> None:
+        self._config, self._output, self._timeout = config, output, timeout
+        self._submit, self._history = submit, history
+        self._queue: list[Observation | AskTuner] = []
+        self._writer: asyncio.StreamWriter | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._asked: AskTuner | None = None
+        self._ending = False
+        self._idle = asyncio.Event()
+        self.paused = False
+
+    def observe(self, facts: list[Observation]) -> None:
+        """What tuner and assessor are to know, in log order."""
+        self._queue += facts
+        self._flush()
+
+    def ask(self, command: AskTuner) -> None:
+        """Put an ask; its answer, or a failure, comes as a request."""
+        self._queue.append(command)
+        self._flush()
+
+    async def run(self) -> None:
+        """Serve until `shutdown`."""
+        while not self._ending:
+            error, traceback = await self._once()
+            if self._ending:
+                return
+            asked, self._asked = self._asked, None
+            self._queue.clear()
+            _log.error("tuner host ended", error=error)
+            self._submit(TunerFailed(asked.number if asked else None, error, traceback))
+            if self.paused:
+                await self._idle.wait()
+
+    def shutdown(self) -> None:
+        """End the host and `run`."""
+        self._ending = True
+        self._idle.set()
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+    async def _once(self) -> tuple[str, str]:
+        """One host from its start to its end: why it ended."""
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-P", "-m", "tune.engine.tuner_host", str(theirs.fileno())]
+        try:
+            with self._output.open("ab") as output:
+                self._process = process = await asyncio.create_subprocess_exec(
+                    *command,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                )
+        except OSError as error:
+            ours.close()
+            await asyncio.sleep(0.2)
+            return f"the tuner host can't be started: {error}", ""
+        finally:
+            theirs.close()
+        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        said = ("", "")
+        try:
+            writer.write(host_wire.to_host(host_wire.Setup(self._config)))
+            said = await self._serve(reader, writer)
+        except (OSError, WireError) as error:
+            said = (str(error) or type(error).__name__, "")
+        finally:
+            self._writer = None
+            self._disarm()
+            writer.close()
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            code = await process.wait()
+        return said if said[0] else (f"the tuner host ended by itself with code {code} (see {self._output.name})", "")
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[str, str]:
+        framer = Framer()
+        while data := await reader.read(_READ):
+            for body in framer.feed(data):
+                message = host_wire.read_from_host(body)
+                if isinstance(message, host_wire.Ready):
+                    if message.error is not None:
+                        return f"it can't be set up: {message.error}", message.traceback
+                    self._queue = [item for item in self._queue if isinstance(item, AskTuner)]
+                    past = await self._history(message.observes == "intermediates")  # marks its point at once
+                    for chunk in host_wire.observe(past, judge=False):
+                        writer.write(chunk)
+                        await writer.drain()
+                    self._writer = writer
+                    self._flush()
+                elif isinstance(message, host_wire.Failed):
+                    return message.error, message.traceback
+                else:
+                    self._hear(message)
+        return "", ""
+
+    def _hear(self, message: host_wire.Answered | host_wire.Waits | host_wire.Spent | host_wire.Verdict) -> None:
+        if isinstance(message, host_wire.Verdict):
+            self._submit(Hopeless(message.trial, message.seen, message.why))
+            return
+        self._disarm()
+        self._asked = None
+        match message:
+            case host_wire.Answered():
+                request: Request = Suggests(
+                    message.number,
+                    message.attempt,
+                    message.seen,
+                    message.parameters,
+                    message.continues,
+                    message.budget,
+                    message.parents,
+                    message.decision,
+                )
+            case host_wire.Waits():
+                request = SaysWait(message.number, message.attempt, message.seen, message.reason)
+            case host_wire.Spent():
+                request = SaysExhausted(message.number, message.attempt, message.seen, message.reason)
+        self._submit(request)
+
+    def _flush(self) -> None:
+        writer = self._writer
+        if writer is None or not self._queue:
+            return
+        queue, self._queue = self._queue, []
+        facts: list[Observation] = []
+        for item in queue:
+            if not isinstance(item, AskTuner):
+                facts.append(item)
+                continue
+            writer.writelines(host_wire.observe(facts))
+            facts = []
+            writer.write(
+                host_wire.to_host(
+                    host_wire.AskNow(
+                        item.number, item.attempt, item.trial, item.trial_id, item.phase, item.space, item.waiting
+                    )
+                )
+            )
+            self._asked = item
+            self._arm()
+        writer.writelines(host_wire.observe(facts))
+
+    def _arm(self) -> None:
+        self._disarm()
+        self._timer = asyncio.get_running_loop().call_later(self._timeout, self._late)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _late(self) -> None:
+        _log.error("the tuner did not answer in time", seconds=self._timeout)
+        if self._process is not None and self._process.returncode is None:
+            os.kill(self._process.pid, 9)

@@ -1,0 +1,136 @@
+"""The training service "local": trials run on this very host, under a keeper that is started here when none runs.
+
+A training service only says how a keeper is started and how its channel is reached; everything else is the keeper's
+(trial_sdk/keeper.py). Here the keeper is a process in a session of its own, dialled at its Unix socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from ..trial_sdk.keeper import read_lock
+
+START_TIMEOUT = 30.0  # seconds for a keeper to come up
+
+
+class KeeperUnreachable(Exception):
+    """No keeper can be started or reached; the message says why."""
+
+
+class Local:
+    """Trials on this host. `lease` and `grace` are in seconds (see the keeper's K11 and K8)."""
+
+    name = "local"
+
+    def __init__(self, folder: Path, *, lease: float = 2400.0, grace: float = 10.0, lock: Path | None = None) -> None:
+        """`folder` is the experiment's; `lock` is keeper.lock, if it lies elsewhere."""
+        self._folder = folder.resolve()
+        self._lease, self._grace = lease, grace
+        self._lock = lock or self._folder / "keeper.lock"
+
+    async def channel(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A fresh connection to the keeper, which is started when it is not there. `KeeperUnreachable`."""
+        deadline = time.monotonic() + START_TIMEOUT
+        pause = 0.01
+        while True:
+            if self.running():
+                lock = read_lock(self._lock)
+                if lock is not None:
+                    with contextlib.suppress(OSError):
+                        return await asyncio.open_unix_connection(lock.socket)
+                # It holds its lock and does not listen: it is coming up, or on its way out.
+                if time.monotonic() > deadline:
+                    pid = "?" if lock is None else lock.pid
+                    raise KeeperUnreachable(f"the keeper (pid {pid}) does not answer")
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 0.5)
+            elif not await self._start() and time.monotonic() > deadline:
+                raise KeeperUnreachable("the keeper does not come up")
+
+    def running(self) -> bool:
+        """Whether a keeper holds the lock."""
+        try:
+            fd = os.open(self._lock, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
+    async def _start(self) -> bool:
+        """Start a keeper and wait until it listens; False when another one was faster."""
+        read_end, write_end = os.pipe()
+        try:
+            process = self._spawn(write_end)
+        except OSError as error:
+            os.close(read_end)
+            raise KeeperUnreachable(f"the keeper can't be started: {error}") from error
+        finally:
+            os.close(write_end)
+        loop = asyncio.get_running_loop()
+        told: asyncio.Future[bytes] = loop.create_future()
+
+        def readable() -> None:
+            loop.remove_reader(read_end)
+            if not told.done():
+                told.set_result(os.read(read_end, 1))
+
+        loop.add_reader(read_end, readable)
+        try:
+            ready = await asyncio.wait_for(told, START_TIMEOUT)
+        except TimeoutError:
+            raise KeeperUnreachable(f"the keeper (pid {process.pid}) is not ready after {START_TIMEOUT:g} s") from None
+        finally:
+            loop.remove_reader(read_end)
+            os.close(read_end)
+        if ready:
+            _reap_later(process)
+            return True
+        code = await asyncio.to_thread(process.wait)
+        if code:
+            raise KeeperUnreachable(f"the keeper ended with code {code}: {self._last_words()}")
+        return False
+
+    def _spawn(self, ready_fd: int) -> subprocess.Popen[bytes]:
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("TUNE_", "NNI_"))}
+        command = [sys.executable, "-P", "-m", "tune.trial_sdk.keeper", os.fspath(self._folder)]
+        command += ["--lease", str(self._lease), "--grace", str(self._grace), "--ready-fd", str(ready_fd)]
+        command += ["--lock", os.fspath(self._lock)]
+        with (self._folder / "keeper.log").open("ab") as log:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=env,
+                pass_fds=[ready_fd],
+                start_new_session=True,
+                cwd=self._folder,
+            )
+
+    def _last_words(self) -> str:
+        try:
+            text = (self._folder / "keeper.log").read_bytes()[-2000:].decode(errors="replace")
+        except OSError:
+            return "it left no log"
+        return text.strip() or "it said nothing"
+
+
+_keepers: list[subprocess.Popen[bytes]] = []
+
+
+def _reap_later(process: subprocess.Popen[bytes]) -> None:
+    """Keep the handle of a keeper that runs on, and collect those that have ended: it is nobody's to wait for."""
+    _keepers.append(process)
+    _keepers[:] = [keeper for keeper in _keepers if keeper.poll() is None]

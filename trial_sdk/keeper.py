@@ -1,0 +1,948 @@
+"""The keeper: the small process on a host, one per experiment, that starts trials and carries their reports.
+
+`python -m tune.trial_sdk.keeper FOLDER` serves the experiment in FOLDER over one Unix socket, to its trials and to the
+engine; the first message on a connection tells which. It outlives the engine, and it holds nothing that is not on
+disk: a keeper that is killed is started again and goes on. Its rules (tests carry their numbers):
+
+K1   One keeper a folder: `keeper.lock` is flocked; a second one leaves at once, quietly, with exit code 0.
+K2   A launch is started at most once: the mkdir of its folder is the lock. A second Launch is answered like a Probe;
+     one that could not be started leaves `failed` and never will be.
+K3   A trial lives as long as its waiter holds the lock on `alive`; what a pid says does not count.
+K4   A report is forwarded in order and as it stands in its spool, from the first that the engine has not recorded;
+     nothing of a launch is said to an engine before it was told of it (Launch or Probe).
+K5   All spool bytes of a launch that stood when it ended go out before its Exited, on the same connection; Exited is
+     said once a connection until Forget.
+K6   At most 1 MiB of a process and 8 MiB in all are unacknowledged; processes take turns, so that a flooding trial
+     does not starve others.
+K7   A final's process hears Recorded when the engine has acknowledged it, and of progress on the way; a request's
+     process hears the answer; with no engine it hears that. Requests are told again to each new engine.
+K8   A stop is StopNotice, TERM to the whole tree, `grace` seconds in which reports still count, KILL until nothing is
+     left, setsid children included. A stop that is said again may only shorten the grace.
+K9   A waiter that dies without `exit`: its tree is killed, the code is None. After a normal end, what is left of the
+     trial's process group is killed.
+K10  No pid is signalled that is not surely the trial's: not a recycled one, not the keeper or an ancestor, nothing of
+     another host, boot or pid namespace.
+K11  A keeper that has had no engine for the lease ends its trials (`reason` says so) and then itself; with no trial
+     running it just ends.
+K12  Garbage on a connection ends that connection only, and so does a trial that does not read.
+K13  One engine, the newest: an older epoch is refused, the same or a newer one replaces the connection that is there.
+K14  At its start it takes over every launch whose `alive` is held.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import ctypes
+import fcntl
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+from msgspec import Struct
+
+from . import channel, process_tree, waiter, wire
+from .launches import NAME, Folder, SpoolReader, me
+from .socket_dir import is_private, make_private, socket_path
+
+PROCESS_WINDOW = 1 << 20
+ENGINE_WINDOW = 8 << 20
+TRIAL_BUFFER = 4 << 20  # what may wait to be read by a trial
+GREETING = 30.0  # seconds in which a connection must say what it is
+TICK = 1.0
+PR_SET_CHILD_SUBREAPER = 36
+
+_first: msgspec.msgpack.Decoder[wire.Hello | channel.Attach] = msgspec.msgpack.Decoder(wire.Hello | channel.Attach)
+_from_trial: msgspec.msgpack.Decoder[wire.FromTrial] = msgspec.msgpack.Decoder(wire.FromTrial)
+Key = tuple[str, int]
+
+
+class Lock(Struct, frozen=True):
+    """What `keeper.lock` holds."""
+
+    pid: int
+    host: str
+    socket: str
+
+
+class Launch:
+    """One launch that this keeper knows: running, or over and not yet forgotten."""
+
+    def __init__(self, trial: str, attempt: int, path: Path) -> None:
+        self.trial, self.attempt = trial, attempt
+        self.folder = Folder(path)
+        self.tree = process_tree.Tree(os.fsencode(path))
+        self.spools: dict[str, SpoolReader] = {}
+        self.connections: set[Connection] = set()
+        self.started = asyncio.Event()  # the inner shell is there, or never will be
+        self.over = False
+        self.told = False  # the present engine knows of it
+        self.exited_said = False
+        self.failed = ""
+        self.ending: asyncio.Task[None] | None = None
+        self.kill_at = 0.0
+        self.pidfd = -1
+        self.mine = True
+        self.piped = False  # the inner shell's pid comes by a pipe
+
+    @property
+    def key(self) -> Key:
+        """Trial id and attempt."""
+        return self.trial, self.attempt
+
+
+class Connection(asyncio.Protocol):
+    """One connection: frames in, messages out. It becomes a trial's process or the engine by its first message."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self._framer = wire.Framer()
+        self._transport: asyncio.Transport | None = None
+        self._greeting: asyncio.TimerHandle | None = None
+        self.launch: Launch | None = None
+        self.process = ""
+        self.waiting = 0
+        self.kind = ""  # of the waited-for report, once it is known
+        self.asked = False  # the engine was told of this request
+        self.engine: channel.Attach | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for the greeting, for a while."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._greeting = asyncio.get_running_loop().call_later(GREETING, self.close)
+
+    def data_received(self, data: bytes) -> None:
+        """Frames, each to whom it is for; garbage ends the connection (K12)."""
+        try:
+            for body in self._framer.feed(data):
+                if self.engine is not None:
+                    self._keeper.from_engine(self, wire.decode(channel.to_keeper, body))
+                elif self.launch is not None:
+                    self._keeper.from_trial(self, wire.decode(_from_trial, body))
+                else:
+                    if self._greeting is not None:
+                        self._greeting.cancel()
+                    self._keeper.greeted(self, wire.decode(_first, body))
+                if self._transport is None or self._transport.is_closing():
+                    return
+        except wire.WireError as error:
+            _log(f"a connection was ended: {error}")
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the keeper."""
+        if self._greeting is not None:
+            self._greeting.cancel()
+        self._transport = None
+        self._keeper.lost(self)
+
+    def send(self, message: wire.ToTrial | channel.FromKeeper) -> None:
+        """Send a message; a trial that does not read is dropped."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._transport.write(wire.frame(channel.encoder.encode(message)))
+        if self.engine is None and self._transport.get_write_buffer_size() > TRIAL_BUFFER:
+            self.abort()
+
+    def close(self) -> None:
+        """End the connection after what was sent."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """End the connection now."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class Keeper:
+    """The whole state, all of it in one event loop; every method runs to its end without waiting, but for tasks."""
+
+    def __init__(self, folder: Path, lease: float, grace: float) -> None:
+        self.folder = folder
+        self.trials = folder / "trials"
+        self.lease, self.grace = lease, grace
+        self.me = me()
+        self.path = Path()
+        self.launches: dict[Key, Launch] = {}
+        self.engine: Connection | None = None
+        self.experiment = ""
+        self.in_flight = 0
+        self.ready: dict[tuple[str, int, str], tuple[Launch, SpoolReader]] = {}  # in the order of their turns
+        self.waiters: dict[int, Launch] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.done = asyncio.Event()
+        self._pumping = False
+        self._heard = time.monotonic()
+        self._server: asyncio.Server | None = None
+        self._inode = -1
+        self._epoch_file = folder / "keeper.epoch"
+        self._files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+    async def run(self, path: Path, ready_fd: int) -> None:
+        """Serve until the experiment is over, the lease has run out, or somebody sends TERM (trials then go on)."""
+        loop = asyncio.get_running_loop()
+        self.path = path
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != hard:
+            with contextlib.suppress(ValueError, OSError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        loop.add_signal_handler(signal.SIGCHLD, self._reap)
+        loop.add_signal_handler(signal.SIGTERM, self.done.set)
+        self._adopt()
+        await self._listen()
+        if ready_fd >= 0:
+            os.write(ready_fd, b"\n")
+            os.close(ready_fd)
+        ticker = self._task(self._ticks(), "ticks")
+        try:
+            await self.done.wait()
+        finally:
+            ticker.cancel()
+            self._unlisten()
+            if self.engine is not None:
+                self.engine.close()
+            for _ in range(200):  # what was said last should still be heard
+                if self.engine is None:
+                    break
+                await asyncio.sleep(0.01)
+
+    async def _listen(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        mask = os.umask(0o177)
+        try:
+            listener.bind(os.fspath(self.path))
+        finally:
+            os.umask(mask)
+        listener.listen(1024)
+        self._server = await asyncio.get_running_loop().create_unix_server(
+            lambda: Connection(self), sock=listener, backlog=1024
+        )
+        self._inode = self.path.stat().st_ino
+
+    def _unlisten(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        if self._bound():
+            self.path.unlink(missing_ok=True)
+
+    def _bound(self) -> bool:
+        try:
+            return self.path.stat().st_ino == self._inode
+        except OSError:
+            return False
+
+    async def _ticks(self) -> None:
+        """What nobody tells: dead waiters without a pidfd, spools that nobody poked for, the lease, the socket."""
+        while True:
+            await asyncio.sleep(TICK)
+            try:
+                await self._tick()
+            except OSError as error:  # a full disk, say; the next tick tries again
+                _log(f"a tick failed: {error}")
+
+    async def _tick(self) -> None:
+        for launch in list(self.launches.values()):
+            if launch.over:
+                continue
+            if launch.pidfd < 0 or not (launch.started.is_set() or launch.piped):
+                self._watch(launch)
+                self._check(launch)
+            if launch.told and self.engine is not None:
+                self._look_at_spools(launch)
+        if not self._bound():
+            make_private(self.path.parent)
+            if self._server is not None:
+                self._server.close()
+            await self._listen()
+            _log("the socket was swept away and is bound again")
+        if self.engine is None and time.monotonic() - self._heard > self.lease:
+            await self._lease_over()
+
+    def _adopt(self) -> None:
+        """K14: take over what runs."""
+        for owner in sorted(self.trials.glob("*/*/owner")):
+            trial, attempt = owner.parent.parent.name, owner.parent.name
+            if attempt.isdigit() and Folder(owner.parent).held():
+                self._load((trial, int(attempt)))
+
+    def _task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self.tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log(f"{task.get_name()} failed: {error!r}")
+
+    # -- connections --------------------------------------------------------------------------------------------------
+    def greeted(self, connection: Connection, message: wire.Hello | channel.Attach) -> None:
+        """A connection said what it is."""
+        match message:
+            case wire.Hello():
+                trial, _, attempt = message.launch.rpartition("/")
+                known = NAME.match(trial) and attempt.isdigit() and NAME.match(message.process)
+                launch = self.launches.get((trial, int(attempt))) if known else None
+                if message.version != wire.VERSION or launch is None:
+                    connection.close()
+                    return
+                connection.launch, connection.process = launch, message.process
+                launch.connections.add(connection)
+                connection.send(wire.EngineState(self.engine is not None))
+                if launch.ending is not None:
+                    connection.send(wire.StopNotice())
+            case channel.Attach():
+                self._attach(connection, message)
+
+    def _attach(self, connection: Connection, message: channel.Attach) -> None:
+        """K13."""
+        latest = self._epoch()
+        if message.version != wire.VERSION or message.epoch < latest:
+            reason = f"epoch {message.epoch} is older than {latest}"
+            if message.version != wire.VERSION:
+                reason = f"version {message.version} is not {wire.VERSION}"
+            connection.send(channel.Refused(reason))
+            connection.close()
+            return
+        if message.epoch > latest:
+            temporary = self._epoch_file.with_suffix(".new")
+            temporary.write_text(str(message.epoch))
+            temporary.replace(self._epoch_file)
+        old, self.engine = self.engine, connection
+        connection.engine = message
+        self.experiment = message.experiment
+        if old is not None:
+            old.abort()
+        self._forget_sent()
+        connection.send(channel.Attached(self.me.host, self.me.keeper, self.me.boot))
+        self._tell_trials(connected=True)
+
+    def _epoch(self) -> int:
+        try:
+            return int(self._epoch_file.read_text())
+        except (OSError, ValueError):
+            return 0
+
+    def lost(self, connection: Connection) -> None:
+        """A connection ended."""
+        if connection.launch is not None:
+            connection.launch.connections.discard(connection)
+        if connection is self.engine:
+            self.engine = None
+            self._heard = time.monotonic()
+            self._forget_sent()
+            self._tell_trials(connected=False)
+
+    def _forget_sent(self) -> None:
+        """What the last engine was sent and told does not count for the next one (K4)."""
+        self.ready.clear()
+        self.in_flight = 0
+        for launch in list(self.launches.values()):
+            launch.told = launch.exited_said = False
+            for reader in launch.spools.values():
+                reader.rewind(reader.recorded)
+            for connection in launch.connections:
+                connection.asked = False
+            if launch.over:
+                self._drop(launch)  # its folder has everything, should the next engine ask
+
+    def _tell_trials(self, *, connected: bool) -> None:
+        for launch in self.launches.values():
+            for connection in list(launch.connections):
+                connection.send(wire.EngineState(connected))
+
+    def from_trial(self, connection: Connection, message: wire.FromTrial) -> None:
+        """A trial's process said something."""
+        launch = connection.launch
+        if launch is None:
+            return
+        match message:
+            case wire.Hello():
+                connection.abort()
+            case wire.Poke():
+                self._more(launch, connection.process)
+            case wire.Waiting():
+                connection.waiting, connection.kind, connection.asked = message.number, "", False
+                self._more(launch, connection.process)
+                self._serve_waiting(launch, connection)
+
+    def from_engine(self, connection: Connection, message: channel.ToKeeper) -> None:
+        """The engine said something."""
+        if connection is not self.engine:
+            return
+        match message:
+            case channel.Attach():
+                raise wire.WireError("a second Attach")
+            case channel.Launch():
+                self._launch(message)
+            case channel.Probe():
+                self._probe(_key(message.trial, message.attempt), message.recorded)
+            case channel.Stop():
+                self._stop(_key(message.trial, message.attempt), message.grace)
+            case channel.Ack():
+                self._ack(message)
+            case channel.Answer():
+                self._answer(message)
+            case channel.Forget():
+                launch = self.launches.get((message.trial, message.attempt))
+                if launch is not None and launch.over:
+                    self._drop(launch)
+            case channel.Shutdown():
+                self._task(self._shutdown(), "shutdown")
+
+    def _say(self, message: channel.FromKeeper) -> None:
+        if self.engine is not None:
+            self.engine.send(message)
+
+    # -- launching ----------------------------------------------------------------------------------------------------
+    def _launch(self, message: channel.Launch) -> None:
+        """K2."""
+        key = _key(message.trial, message.attempt)
+        path = self._path(key)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.mkdir(mode=0o700)
+        except FileExistsError:
+            launch = self.launches.get(key)
+            if launch is not None and launch.told:
+                self._tell_launched(launch)  # said twice on one connection: reports are on their way already
+            else:
+                self._probe(key, {})
+            return
+        except OSError as error:
+            self._say(channel.LaunchFailed(*key, f"{path}: {error.strerror}"))
+            return
+        launch = Launch(*key, path)
+        launch.told = True
+        self.launches[key] = launch
+        try:
+            self._start(launch, message)
+        except OSError as error:
+            self._failed(launch, f"{error.filename or path}: {error.strerror or error}")
+
+    def _start(self, launch: Launch, message: channel.Launch) -> None:
+        folder = launch.folder
+        if not Path(message.cwd).is_dir():
+            raise NotADirectoryError(0, "no such folder", message.cwd)
+        folder.write("owner", msgspec.json.encode(me()).decode())
+        parameters = message.parameters or "{}"
+        folder.write("parameters.json", f'{{"phase":{message.phase},"parameters":{parameters}}}')
+        for name in ("stdout", "stderr"):
+            _link(folder.path.parent / name, f"{launch.attempt}/{name}")
+        alive = folder.lock()
+        try:
+            pid, pipe = waiter.spawn(
+                folder.path, message.command, message.cwd, self._environment(launch, message), alive, self._files
+            )
+        except ValueError as error:  # a null byte in the command or the environment
+            raise OSError(0, str(error), message.command) from None
+        finally:
+            os.close(alive)
+        launch.piped = True
+        launch.tree.waiter = process_tree.read(pid)
+        self._watch_pid(launch, pid)
+        os.set_blocking(pipe, False)
+        asyncio.get_running_loop().add_reader(pipe, self._pid_told, launch, pipe)
+
+    def _environment(self, launch: Launch, message: channel.Launch) -> dict[str, str]:
+        env = {name: value for name, value in os.environ.items() if name not in message.unset}
+        env.update(message.env)
+        if message.path:
+            env["PATH"] = message.path + os.pathsep + env.get("PATH", os.defpath)
+        output, experiment = os.fspath(launch.folder.path.parent), self.experiment
+        env.update(
+            PYTHONUNBUFFERED="1",
+            TUNE_EXPERIMENT_ID=experiment,
+            TUNE_TRIAL_ID=launch.trial,
+            TUNE_TRIAL_NUMBER=str(message.number),
+            TUNE_ATTEMPT=str(launch.attempt),
+            TUNE_OUTPUT_DIR=output,
+            TUNE_CODE_DIR=message.cwd,
+            TUNE_SOCKET=os.fspath(self.path),
+            NNI_PLATFORM="local",
+            NNI_EXP_ID=experiment,
+            NNI_TRIAL_JOB_ID=launch.trial,
+            NNI_TRIAL_SEQ_ID=str(message.number),
+            NNI_OUTPUT_DIR=output,
+            NNI_CODE_DIR=message.cwd,
+        )
+        env.pop("TUNE_MULTI_PHASE", None)
+        if message.multi_phase:
+            env["TUNE_MULTI_PHASE"] = "1"
+        return env
+
+    def _pid_told(self, launch: Launch, pipe: int) -> None:
+        """The inner shell told its pid, or ended without having run the command."""
+        try:
+            os.read(pipe, 64)
+        except BlockingIOError:
+            return
+        asyncio.get_running_loop().remove_reader(pipe)
+        os.close(pipe)
+        launch.tree.leader = launch.folder.leader()
+        if launch.tree.leader is None:
+            self._failed(launch, launch.folder.stderr().strip() or "the shell could not be started")
+            return
+        self._has_started(launch)
+        self._check(launch)
+
+    def _has_started(self, launch: Launch) -> None:
+        launch.started.set()
+        self._tell_launched(launch)
+        self._look_at_spools(launch)
+
+    def _failed(self, launch: Launch, reason: str) -> None:
+        try:
+            launch.folder.write("failed", reason)
+        except OSError as error:  # the folder alone already says that it is never started again
+            _log(f"{launch.folder.path}: {error}")
+        launch.failed = reason
+        launch.over = True
+        launch.started.set()
+        self._unwatch(launch)
+        self._tell_launched(launch)
+        self._drop(launch)
+
+    def _tell_launched(self, launch: Launch) -> None:
+        if launch.failed and launch.told:
+            self._say(channel.LaunchFailed(*launch.key, launch.failed))
+        elif launch.started.is_set() and launch.told and launch.tree.leader is not None:
+            self._say(channel.Launched(*launch.key, launch.tree.leader[0], launch.folder.started()))
+
+    def _probe(self, key: Key, recorded: dict[str, int]) -> None:
+        """Say what became of a launch, and send what the engine does not have of it."""
+        launch = self.launches.get(key) or self._load(key)
+        if launch is None:
+            self._say(channel.NeverLaunched(*key))
+            return
+        launch.told, launch.exited_said = True, False
+        self._tell_launched(launch)
+        if launch.failed:
+            self._drop(launch)
+            return
+        self._look_at_spools(launch)
+        for name, reader in launch.spools.items():
+            self.in_flight -= reader.unacked
+            reader.rewind(recorded.get(name, 0))
+            self._turn(launch, reader)
+        for connection in launch.connections:
+            connection.asked = False
+            self._serve_waiting(launch, connection)
+        self._maybe_exited(launch)
+
+    def _load(self, key: Key) -> Launch | None:
+        """A launch from its folder; None when there is no such folder."""
+        path = self._path(key)
+        if not path.is_dir():
+            return None
+        launch = Launch(*key, path)
+        folder = launch.folder
+        owner = folder.owner()
+        launch.mine = owner is not None and (owner.host, owner.boot, owner.namespace) == (
+            self.me.host,
+            self.me.boot,
+            self.me.namespace,
+        )
+        launch.failed = folder.text("failed")
+        self.launches[key] = launch
+        if launch.failed:
+            launch.over = True
+            return launch
+        launch.tree.leader = folder.leader()
+        if launch.tree.leader is not None:
+            launch.started.set()
+        launch.tree.waiter = folder.waiter()
+        self._watch(launch)
+        self._check(launch)
+        return launch
+
+    def _drop(self, launch: Launch) -> None:
+        """Forget a launch; its folder keeps everything."""
+        self.launches.pop(launch.key, None)
+        for reader in launch.spools.values():
+            self.in_flight -= reader.unacked
+            self.ready.pop((*launch.key, reader.process), None)
+        launch.spools.clear()
+        for connection in list(launch.connections):
+            connection.close()
+        self._pump_soon()
+
+    def _path(self, key: Key) -> Path:
+        return self.trials / key[0] / str(key[1])
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+    def _watch(self, launch: Launch) -> None:
+        """Watch a launch that somebody else started, by its waiter's pid; without one, ticks look at its lock."""
+        if launch.tree.leader is None:
+            launch.tree.leader = launch.folder.leader()
+        if launch.tree.leader is not None and not launch.started.is_set():
+            self._has_started(launch)
+        process = launch.folder.waiter() if launch.pidfd < 0 else None
+        if process is not None and launch.mine:
+            launch.tree.waiter = process
+            self._watch_pid(launch, process.pid)
+
+    def _watch_pid(self, launch: Launch, pid: int) -> None:
+        self.waiters[pid] = launch
+        if not hasattr(os, "pidfd_open"):
+            return
+        try:
+            launch.pidfd = os.pidfd_open(pid)
+        except OSError:  # gone already: the lock says so
+            return
+        asyncio.get_running_loop().add_reader(launch.pidfd, self._waiter_gone, launch, pid)
+
+    def _waiter_gone(self, launch: Launch, pid: int) -> None:
+        self._unwatch(launch)
+        self.waiters.pop(pid, None)
+        self._check(launch)
+
+    def _unwatch(self, launch: Launch) -> None:
+        if launch.pidfd >= 0:
+            asyncio.get_running_loop().remove_reader(launch.pidfd)
+            os.close(launch.pidfd)
+            launch.pidfd = -1
+
+    def _reap(self) -> None:
+        """Children that ended: waiters, and orphans of trials, whose subreaper this is."""
+        while True:
+            try:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            launch = self.waiters.get(pid)
+            if launch is not None and launch.pidfd < 0:
+                del self.waiters[pid]
+                self._check(launch)
+
+    def _check(self, launch: Launch) -> None:
+        """K3, K9: whether the launch is over."""
+        if launch.over or launch.ending is not None or launch.folder.held():
+            return
+        if not launch.started.is_set():
+            if launch.piped:
+                return  # the pipe tells whether the command ever ran
+            launch.tree.leader = launch.folder.leader()
+            if launch.tree.leader is None:
+                self._failed(launch, "the keeper died while starting it")
+                return
+            self._has_started(launch)
+        launch.tree.waiter = None
+        if launch.folder.text("exit") == "" and launch.mine:
+            launch.ending = self._task(self._kill(launch), f"kill {launch.trial}/{launch.attempt}")
+            return
+        if launch.mine and launch.tree.group_lives():
+            for process in launch.tree.members(group_only=True):
+                process_tree.send(process, signal.SIGKILL)
+            if not process_tree.PROC and launch.tree.leader is not None:
+                with contextlib.suppress(OSError):
+                    os.killpg(launch.tree.leader[0], signal.SIGKILL)
+        self._is_over(launch)
+
+    def _is_over(self, launch: Launch) -> None:
+        launch.over = True
+        self._unwatch(launch)
+        if launch.folder.text("exit") == "" and not launch.folder.time("lost"):
+            launch.folder.write("lost", "")
+        self._look_at_spools(launch)
+        for reader in launch.spools.values():
+            reader.limit = reader.size()
+        self._maybe_exited(launch)
+
+    def _maybe_exited(self, launch: Launch) -> None:
+        """K5."""
+        if not launch.over or not launch.told or launch.exited_said or self.engine is None or launch.failed:
+            return
+        if any(reader.limit is None or reader.offset < reader.limit for reader in launch.spools.values()):
+            return
+        launch.exited_said = True
+        folder = launch.folder
+        ended = folder.time("exit") or folder.time("lost")
+        self._say(
+            channel.Exited(*launch.key, folder.status(), ended, folder.text("reason").strip(), stderr=folder.stderr())
+        )
+
+    def _stop(self, key: Key, grace: float) -> None:
+        """K8."""
+        launch = self.launches.get(key) or self._load(key)
+        if launch is None:
+            self._say(channel.NeverLaunched(*key))
+            return
+        if launch.over:
+            if not launch.told:
+                self._probe(key, {})
+            return
+        kill_at = time.monotonic() + max(grace, 0.0)
+        if launch.ending is None:
+            launch.kill_at = kill_at
+            launch.ending = self._task(self._end(launch), f"stop {launch.trial}/{launch.attempt}")
+        else:
+            launch.kill_at = min(launch.kill_at, kill_at)
+
+    async def _end(self, launch: Launch, reason: str = "") -> None:
+        """K8: StopNotice, TERM, grace, KILL."""
+        if not launch.mine:
+            _log(f"{launch.folder.path} runs on another host, boot or pid namespace: it can't be stopped from here")
+            launch.ending = None
+            return
+        if reason:
+            launch.folder.write("reason", reason)
+        for connection in list(launch.connections):
+            connection.send(wire.StopNotice())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(launch.started.wait(), max(0.05, launch.kill_at - time.monotonic()))
+        if launch.failed:
+            return
+        tree = launch.tree
+        termed = {(process.pid, process.start) for process in tree.signal(signal.SIGTERM)}
+        pause = 0.005
+        while time.monotonic() < launch.kill_at:
+            if not launch.folder.held() and not tree.group_lives():
+                living = tree.members()
+                if not living:
+                    break
+            elif pause >= 0.1:
+                tree.signal(signal.SIGTERM, termed)
+                termed |= {(process.pid, process.start) for process in tree.members()}
+            await asyncio.sleep(min(pause, max(0.0, launch.kill_at - time.monotonic())))
+            pause = min(pause * 1.5, 0.25)
+        await self._kill(launch)
+
+    async def _kill(self, launch: Launch) -> None:
+        """KILL until nothing is left but what can't be killed at once; then the launch is over."""
+        pause = 0.002
+        while True:
+            living = launch.tree.signal(signal.SIGKILL)
+            if not living and not launch.folder.held() and not launch.tree.group_lives():
+                break
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 1.0)
+        self._is_over(launch)
+
+    async def _end_all(self, grace: float, reason: str) -> None:
+        for launch in list(self.launches.values()):
+            if launch.over or not launch.mine:
+                continue
+            launch.kill_at = min(launch.kill_at or 1e18, time.monotonic() + grace)
+            if launch.ending is None:
+                launch.ending = self._task(self._end(launch, reason), f"end {launch.trial}/{launch.attempt}")
+        ending = [launch.ending for launch in self.launches.values() if launch.ending is not None]
+        if ending:
+            await asyncio.wait(ending)
+
+    async def _lease_over(self) -> None:
+        """K11."""
+        running = [launch for launch in self.launches.values() if not launch.over]
+        _log(f"no engine for {self.lease:g} s: {len(running)} trials are ended")
+        await self._end_all(self.grace, "lease")
+        if self.engine is None:
+            self.done.set()
+
+    async def _shutdown(self) -> None:
+        """Kill what is left of the experiment on this host, daemons of ended trials included, and end."""
+        await self._end_all(0.0, "")
+        pause = 0.002
+        for _ in range(100):  # what can't be killed (in the kernel) may not keep the keeper for ever
+            left = process_tree.below(os.fsencode(self.trials), process_tree.table())
+            if not left:
+                break
+            for process in left:
+                process_tree.send(process, signal.SIGKILL)
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 0.25)
+        self.done.set()
+
+    # -- reports ------------------------------------------------------------------------------------------------------
+    def _more(self, launch: Launch, process: str) -> None:
+        """There may be more in this process's spool."""
+        reader = launch.spools.get(process)
+        if reader is None:
+            path = launch.folder.path / f"{process}.spool"
+            if not path.exists():
+                return
+            reader = launch.spools[process] = SpoolReader(path)
+        self._turn(launch, reader)
+
+    def _look_at_spools(self, launch: Launch) -> None:
+        """Find new spools, and those with more in them than was sent."""
+        for path in launch.folder.spools():
+            name = path.name.removesuffix(".spool")
+            if name not in launch.spools and NAME.match(name):
+                launch.spools[name] = SpoolReader(path)
+        for reader in launch.spools.values():
+            if reader.size() > reader.offset:
+                self._turn(launch, reader)
+
+    def _turn(self, launch: Launch, reader: SpoolReader) -> None:
+        if launch.told and launch.started.is_set() and self.engine is not None and reader.unacked < PROCESS_WINDOW:
+            self.ready[(*launch.key, reader.process)] = (launch, reader)
+            self._pump_soon()
+
+    def _pump_soon(self) -> None:
+        if not self._pumping and self.ready:
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        """K6: forward, a chunk a turn, while the windows are open; a bounded amount at a time."""
+        self._pumping = False
+        for _ in range(16):
+            if not self.ready or self.engine is None or self.in_flight >= ENGINE_WINDOW:
+                return
+            key, (launch, reader) = next(iter(self.ready.items()))
+            del self.ready[key]
+            taken = reader.take()
+            if taken is None:
+                if reader.damaged and reader.limit != reader.offset:
+                    _log(f"{reader.path}: {reader.damaged}")
+                if reader.damaged or launch.over:
+                    reader.limit = reader.offset  # nothing whole is left
+            else:
+                first, data = taken
+                self.in_flight += len(data)
+                self._say(channel.Reports(*launch.key, reader.process, first, data))
+                if reader.unacked < PROCESS_WINDOW:
+                    self.ready[key] = (launch, reader)  # at the end of the queue
+            for connection in launch.connections:
+                if connection.process == reader.process and connection.waiting:
+                    self._serve_waiting(launch, connection)
+            self._maybe_exited(launch)
+        self._pump_soon()
+
+    def _ack(self, message: channel.Ack) -> None:
+        launch = self.launches.get((message.trial, message.attempt))
+        reader = launch.spools.get(message.process) if launch is not None else None
+        if launch is None or reader is None:
+            return
+        self.in_flight -= reader.ack(message.number)
+        for connection in launch.connections:
+            if connection.process == message.process and connection.waiting:
+                if reader.recorded >= connection.waiting:
+                    self._serve_waiting(launch, connection)
+                else:
+                    connection.send(wire.Recorded(reader.recorded))
+        if reader.limit is None or reader.offset < reader.limit:
+            self._turn(launch, reader)
+        self._pump_soon()
+
+    def _serve_waiting(self, launch: Launch, connection: Connection) -> None:
+        """K7: what a waiting process can be told now, or the engine about it."""
+        reader = launch.spools.get(connection.process)
+        number = connection.waiting
+        if reader is None or not number or not launch.told or self.engine is None or number > reader.number:
+            return
+        if not connection.kind:
+            report = reader.report(number)
+            connection.kind = report.kind if report is not None else "?"
+        if connection.kind == "R":
+            if not connection.asked:
+                connection.asked = True
+                self._say(channel.TrialWaits(*launch.key, connection.process, number))
+        elif reader.recorded >= number:
+            connection.waiting = 0
+            connection.send(wire.Recorded(reader.recorded))
+
+    def _answer(self, message: channel.Answer) -> None:
+        launch = self.launches.get((message.trial, message.attempt))
+        if launch is None:
+            return
+        for connection in launch.connections:
+            if connection.process == message.process and connection.waiting == message.number:
+                connection.waiting, connection.asked = 0, False
+                connection.send(wire.Parameters(message.number, message.phase, message.parameters))
+
+
+def _key(trial: str, attempt: int) -> Key:
+    """A launch's key, checked, since it becomes a path."""
+    if not NAME.match(trial) or attempt < 0:
+        raise wire.WireError(f"no name of a launch: {trial!r}, {attempt}")
+    return trial, attempt
+
+
+def _link(path: Path, target: str) -> None:
+    temporary = path.with_name(path.name + ".new")
+    with contextlib.suppress(FileNotFoundError):
+        temporary.unlink()
+    temporary.symlink_to(target)
+    temporary.replace(path)
+
+
+def _log(line: str) -> None:
+    """A line to stderr, which is `keeper.log`."""
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    sys.stderr.write(f"{stamp} keeper {os.getpid()}: {line}\n")
+    sys.stderr.flush()
+
+
+def read_lock(path: Path) -> Lock | None:
+    """What a `keeper.lock` says; None when there is none that can be read."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Lock)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _take_lock(path: Path) -> int | None:
+    """The file descriptor that holds `keeper.lock`; None when another keeper holds it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def _subreaper() -> None:
+    """Orphans of trials become children of this process, so that none gets out of sight. Linux only."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+            _log(f"no subreaper: {os.strerror(ctypes.get_errno())}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a keeper; the exit code."""
+    parser = argparse.ArgumentParser(prog="tune-keeper")
+    parser.add_argument("folder", type=Path, help="the experiment's folder")
+    parser.add_argument("--lease", type=float, default=2400.0, help="seconds without an engine (2400)")
+    parser.add_argument("--grace", type=float, default=10.0, help="seconds between TERM and KILL then (10)")
+    parser.add_argument("--ready-fd", type=int, default=-1, help="gets one byte when the socket listens")
+    parser.add_argument("--lock", type=Path, help="keeper.lock, if it lies elsewhere than in the folder")
+    options = parser.parse_args(arguments)
+    folder: Path = options.folder.resolve()
+    lock_path: Path = options.lock or folder / "keeper.lock"
+    fd = _take_lock(lock_path)
+    if fd is None:
+        return 0
+    before = read_lock(lock_path)
+    path = Path(before.socket) if before is not None else Path()
+    if before is None or not is_private(path.parent):  # the same path again, so that old trials find it (K14)
+        path = socket_path(folder, ".k")
+    keeper = Keeper(folder, options.lease, options.grace)
+    text = msgspec.json.encode(Lock(os.getpid(), keeper.me.host, os.fspath(path)))
+    os.pwrite(fd, text, 0)
+    os.ftruncate(fd, len(text))
+    _subreaper()
+    keeper.trials.mkdir(mode=0o700, exist_ok=True)
+    asyncio.run(keeper.run(path, options.ready_fd))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Tuners and assessors: one file each, found by the file's name."""

@@ -1,0 +1,209 @@
+"""TPE, the tree-structured Parzen estimator: draw near what was good, take what is most unlike what was bad.
+
+Bergstra, Bardenet, Bengio and Kegl, Algorithms for Hyper-Parameter Optimization (NIPS 2011), in the joint form of
+Falkner et al. (BOHB, 2018) and Watanabe (arXiv 2304.11127): the observations are split into the best few, l(x), and the
+rest, g(x); candidates are drawn from l, and the one with the largest l(x) / g(x) is asked for. One joint density covers
+all branches of a conditional space: what is inactive in an observation has its prior there.
+
+* Running trials count with a lie about their value (`constant_liar_type`), so that many at once do not pile up.
+* Failed trials, and stopped ones without a value, are among the rest: what fails is avoided, and never good.
+* An ask looks at 25 + 200 kernels at most, so its cost does not grow with the number of trials.
+* A point that somebody has or had is not asked for again as long as another is found.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct
+
+from ..engine.plugins import Ask, Exhausted, Observation, OptimizeMode, Suggestion
+from ..engine.space import EXACT, Cell, Space
+from ._history import EXTRAS, History
+from ._parzen import Axes, Density, Floats
+
+GOOD = 25  # kernels at most
+REST = 200
+
+LiarType = Literal["best", "worst", "mean", "none"]
+
+
+class TpeArgs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What can be set about the algorithm; names as in NNI, defaults ours (NNI's in brackets)."""
+
+    constant_liar_type: LiarType | None = "worst"  # ["best"] what a running trial's value is taken to be
+    n_startup_jobs: Annotated[int, Meta(ge=1)] = 10  # [20] random points before the first fit
+    n_ei_candidates: Annotated[int, Meta(ge=1, le=10_000)] = 32  # [24]
+    linear_forgetting: Annotated[int, Meta(ge=1)] = 25  # the newest so many of the rest have the full weight
+    prior_weight: Annotated[float, Meta(ge=0)] = 1.0
+    gamma: Annotated[float, Meta(gt=0, le=1)] = 0.1  # [0.25, of sqrt(n)] the share of good ones, 25 at most
+
+
+class TPE:
+    """Model-based search for any space; the default tuner. `seed` None: the experiment's."""
+
+    dedups: ClassVar[bool] = False  # of a small space that is all taken it asks again: results may be noisy
+
+    def __init__(
+        self, *, optimize_mode: OptimizeMode = "maximize", seed: int | None = None, tpe_args: TpeArgs | None = None
+    ) -> None:
+        if seed is not None and seed < 0:
+            raise ValueError(f"seed is {seed}, an integer >= 0 is allowed")
+        self.seed = seed
+        try:  # a config gives a dict
+            self.args = TpeArgs() if tpe_args is None else msgspec.convert(tpe_args, TpeArgs, from_attributes=True)
+        except msgspec.ValidationError as error:
+            raise TypeError(f"tpe_args: {error}; allowed are {', '.join(TpeArgs.__struct_fields__)}") from None
+        self._sign = -1.0 if optimize_mode == "maximize" else 1.0  # losses: less is better
+        self._history = History()
+        self._table: _Table | None = None
+
+    @staticmethod
+    def refuse(space: Space) -> str | None:
+        """A parameter with more values than floats can count, or None."""
+        wide = [param.key for param in space.params if param.categorical and (param.size or 0) > EXACT]
+        return f"{wide[0]} has more than 2**53 values, too many for TPE" if wide else None
+
+    def observe(self, fact: Observation) -> None:
+        """Remember a point or its result."""
+        self._history.observe(fact)
+
+    def suggest(self, ask: Ask) -> Suggestion | Exhausted:
+        """The candidate with the largest ratio of the good ones' density to the others'."""
+        if self._table is None or not self._table.serves(ask.space):
+            self._table = _Table(ask.space, self._sign)
+        table = self._table
+        table.sync(self._history)
+        generator = ask.generator(self.seed)
+        if len(table.ranking) < self.args.n_startup_jobs or not ask.space.params:
+            return Suggestion(self._random(ask.space, table, generator), decision={"rule": "random start"})
+        good, rest = table.split(self.args)
+        candidates = good.sample(generator, self.args.n_ei_candidates)
+        score = good.log(candidates) - rest.log(candidates)
+        order = np.argsort(-score, kind="stable")
+        seen: dict[str, Any] = {"observed": len(table.ranking), "candidates": len(order)}
+        for place in order.tolist():
+            point = table.axes.parameters(candidates[place])
+            if ask.space.cells(point) not in table.taken:
+                return Suggestion(point, decision={"rule": "tpe", "score": round(float(score[place]), 6), **seen})
+        return Suggestion(self._random(ask.space, table, generator), decision={"rule": "all candidates taken", **seen})
+
+    def _random(self, space: Space, table: _Table, generator: np.random.Generator) -> dict[str, Any]:
+        """A point of the prior, a new one if ten draws find it."""
+        point = space.sample(generator.random)
+        for _ in range(9):
+            if space.cells(point) not in table.taken:
+                break
+            point = space.sample(generator.random)
+        return point
+
+
+class _Table:
+    """The history as rows in one space: losses in order, who is pending, and the densities of the last split."""
+
+    def __init__(self, space: Space, sign: float) -> None:
+        self.axes = Axes(space)
+        self.taken: set[tuple[Cell | None, ...]] = set()
+        self.ranking: list[tuple[float, int]] = []  # (loss, place in time), ascending
+        self._sign = sign
+        self._rows: Floats = np.empty((64, self.axes.count))
+        self._count = 0
+        self._row_of: dict[int, int] = {}  # points of the history that lie in this space
+        self._pending: dict[int, None] = {}
+        self._times: list[int] = []  # rows with a result or a failure, in the order in which those came
+        self._points_read = self._ends_read = 0
+        self._densities: tuple[Density, Density] | None = None
+        self._good: tuple[list[int], Density] | None = None  # it changes rarely
+
+    def serves(self, space: Space) -> bool:
+        """Whether this is a table of that space."""
+        return space is self.axes.space or space.raw == self.axes.space.raw
+
+    def sync(self, history: History) -> None:
+        """Take in what the history has got since the last time."""
+        if self._points_read == len(history.points) and self._ends_read == len(history.ended):
+            return
+        space = self.axes.space
+        for index in range(self._points_read, len(history.points)):
+            parameters = history.points[index].parameters
+            try:
+                flat = space.flatten(parameters, EXTRAS)
+            except ValueError:  # a point of a former space, or a stranger's
+                continue
+            cells = tuple(param.cell(flat[param.key]) if param.key in flat else None for param in space.params)
+            self.taken.add(cells)
+            if self._count == len(self._rows):
+                grown: Floats = np.empty((2 * self._count, self.axes.count))
+                grown[: self._count] = self._rows
+                self._rows = grown
+            self._rows[self._count] = self.axes.row(flat)
+            self._row_of[index] = self._count
+            self._pending[self._count] = None
+            self._count += 1
+        self._points_read = len(history.points)
+        for index in history.ended[self._ends_read :]:
+            row = self._row_of.get(index)
+            if row is None:
+                continue
+            point = history.points[index]
+            del self._pending[row]
+            if point.state == "cancelled":
+                continue
+            if point.value is not None:
+                insort(self.ranking, (self._sign * point.value, len(self._times)))
+            self._times.append(row)
+        self._ends_read = len(history.ended)
+        self._densities = None
+
+    def split(self, args: TpeArgs) -> tuple[Density, Density]:
+        """The densities of the good ones and of the rest."""
+        if self._densities is None:
+            self._densities = self._fit(args)
+        return self._densities
+
+    def _fit(self, args: TpeArgs) -> tuple[Density, Density]:
+        losses, liar = self.ranking, args.constant_liar_type
+        pending = [] if liar in (None, "none") else list(self._pending)[-REST // 2 :]
+        lie = math.inf
+        if liar == "best":
+            lie = losses[0][0]
+        elif liar == "mean":
+            lie = math.fsum(loss / len(losses) for loss, _ in losses)
+        observed = len(losses) + (len(pending) if lie < math.inf else 0)
+        wanted = min(math.ceil(args.gamma * observed), GOOD)
+        honest = sum(1 for loss, _ in losses[:wanted] if loss <= lie)
+        liars = min(wanted - honest, len(pending)) if lie < math.inf else 0
+        best = [time for _, time in losses[: wanted - liars]]
+        good = [self._times[time] for time in best] + pending[:liars]
+        pending = pending[liars:]
+        rest, weights = self._rest(best, args.linear_forgetting, REST - len(pending))
+        rows = np.array([*rest, *pending], dtype=np.intp)
+        weights = np.append(weights, np.ones(len(pending)))
+        if self._good is None or self._good[0] != good:
+            kernels = self._rows[np.array(good, dtype=np.intp)]
+            self._good = good, Density(self.axes, kernels, np.ones(len(good)), args.prior_weight)
+        return self._good[1], Density(self.axes, self._rows[rows], weights, args.prior_weight)
+
+    def _rest(self, good: list[int], forgetting: int, room: int) -> tuple[list[int], Floats]:
+        """Rows that are not good, in time, with their weights: the newest half of the room, and of the older ones
+        evenly spaced ones that stand for their neighbours too."""
+        n = len(self._times)
+        chosen = np.ones(n, dtype=np.bool_)
+        chosen[good] = False
+        times = np.flatnonzero(chosen)
+        weights = np.ones(len(times))
+        ramp = len(times) - forgetting
+        if ramp > 0:
+            weights[:ramp] = np.linspace(1.0 / len(times), 1.0, ramp)
+        if len(times) > room:
+            newest = room // 2
+            older = len(times) - newest
+            stride = older / max(room - newest, 1)
+            places = (np.arange(room - newest) * stride).astype(np.intp)
+            weights = np.append(weights[places] * stride, weights[older:])
+            times = np.append(times[places], times[older:])
+        return [self._times[time] for time in times.tolist()], weights
