@@ -7,10 +7,12 @@ line of stderr must not move the cursor or hide text.
 from __future__ import annotations
 
 import contextlib
+import getpass
+import os
 import shutil
 import sys
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from datetime import datetime
 from typing import Annotated, Any, TypeAlias
 
@@ -23,9 +25,14 @@ from ..engine.state import State, Trial
 
 Reference: TypeAlias = Annotated[
     str | None,
-    Parameter(help="Id of the experiment, the beginning of one, or the path of its log or folder. Left out: the only running one, else the newest."),
+    Parameter(
+        help="Id of the experiment or the beginning of one, or the path of its log. "
+        "Left out: the only running one, else the newest."
+    ),
 ]
-Json: TypeAlias = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON, and nothing else, to stdout.")]
+Json: TypeAlias = Annotated[
+    bool, Parameter(name="--json", negative=(), help="Print JSON, and nothing else, to stdout.")
+]
 Follow: TypeAlias = Annotated[
     bool, Parameter(name=["--follow", "-f"], negative=(), help="Go on with what comes, until it has ended.")
 ]
@@ -48,7 +55,7 @@ class Opened:
     @property
     def pid(self) -> int | None:
         """The pid of the engine; None when nobody holds the lock."""
-        return engine_pid(self.folder.data)
+        return engine_pid(self.folder)
 
     def status(self) -> dict[str, Any]:
         """The status object of `--json`."""
@@ -56,22 +63,30 @@ class Opened:
 
 
 @contextlib.contextmanager
-def opened(reference: str | None) -> Iterator[Opened]:
+def opened(reference: str | None) -> Generator[Opened, None, None]:
     """Find an experiment and read its log; raises `UsageError` and `TuneError`."""
     with opened_at(home.find(reference)) as experiment:
         yield experiment
 
 
 @contextlib.contextmanager
-def opened_at(folder: home.Folder) -> Iterator[Opened]:
+def opened_at(folder: home.Folder) -> Generator[Opened, None, None]:
     """Read the log of an experiment that was found; raises `TuneError`."""
-    view = View(folder.events)
+    view = View(folder)
     try:
         if view.state.config is None:
             raise TuneError(f"the log of experiment {folder.id} is empty", "Its engine is starting, or never did.")
         yield Opened(folder, view)
     finally:
         view.close()
+
+
+def actor() -> str:
+    """Who asks, for the log: the user's name and this process."""
+    try:
+        return f"{getpass.getuser()} (pid {os.getpid()})"
+    except (OSError, KeyError, ImportError):
+        return f"uid {os.getuid()} (pid {os.getpid()})"
 
 
 def find_trial(state: State, text: str) -> Trial:

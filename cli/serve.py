@@ -28,7 +28,7 @@ from ..engine.events import Fact
 from ..engine.host_link import TrainingService
 from ..engine.lock import Lock, LockHeld
 from ..engine.log import LogError
-from ..engine.requests import AskStop, AskUpdate, Refused
+from ..engine.requests import AskStop, PersonsRequest, Refused
 from ..engine.shell import Engine
 from ..engine.state import State
 
@@ -39,7 +39,7 @@ def run_foreground(
     folder: home.Folder,
     *,
     actor: str,
-    updates: AskUpdate | None = None,
+    updates: PersonsRequest | None = None,
     on_started: Callable[[], None] | None = None,
     on_fact: Callable[[State, Fact], None] | None = None,
 ) -> State:
@@ -57,7 +57,7 @@ def _run(main: asyncio.Future[State] | object) -> State:
 async def serve(
     folder: home.Folder,
     actor: str,
-    updates: AskUpdate | None,
+    updates: PersonsRequest | None,
     on_started: Callable[[], None] | None,
     on_fact: Callable[[State, Fact], None] | None,
 ) -> State:
@@ -80,7 +80,7 @@ async def _serve(
     folder: home.Folder,
     lock: Lock,
     actor: str,
-    updates: AskUpdate | None,
+    updates: PersonsRequest | None,
     on_started: Callable[[], None] | None,
     on_fact: Callable[[State, Fact], None] | None,
 ) -> State:
@@ -165,7 +165,9 @@ def main(arguments: list[str] | None = None) -> int:
     ready = os.fdopen(given.ready_fd, "w", encoding="utf-8")
     os.set_inheritable(given.ready_fd, False)
     folder = home.at(given.folder)
-    updates = msgspec.msgpack.decode(bytes.fromhex(given.updates), type=AskUpdate) if given.updates else None
+    updates: PersonsRequest | None = None
+    if given.updates:
+        updates = msgspec.msgpack.decode(bytes.fromhex(given.updates), type=PersonsRequest)
 
     def say(**content: object) -> None:
         with contextlib.suppress(OSError):  # whoever started this has gone: that does not touch the engine

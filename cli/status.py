@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from .reading import Json, Opened, Reference, json_text, moment, number_text, opened, printable, printable_lines, say, say_json
+from .reading import (
+    Json,
+    Opened,
+    Reference,
+    json_text,
+    moment,
+    number_text,
+    opened,
+    printable,
+    printable_lines,
+    say,
+    say_json,
+)
 
 
 def status(id: Reference = None, /, *, json: Json = False) -> None:

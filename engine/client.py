@@ -17,14 +17,14 @@ from collections.abc import AsyncIterator
 
 from ..trial_sdk.wire import Framer, WireError, decode, frame
 from . import lock as lock_room
-from .door import Done, Durable, Refusal, Say, Watch, encoder, to_client
+from .door_wire import Done, Durable, Refusal, Say, Watch, encoder, to_client
 from .errors import TuneError
 from .events import Fact
 from .events import decode as decode_row
 from .home import Folder
 from .log import LogError, Reader
 from .reduce import reduce
-from .requests import AskUpdate, PersonsRequest, Refused
+from .requests import AskStop, PersonsRequest, Refused, Request
 from .state import State
 
 START_TIMEOUT = 120.0  # seconds until an engine must have started; the replay of a huge log is in there
@@ -169,12 +169,40 @@ def ask(folder: Folder, *requests: PersonsRequest) -> bool:
     return asyncio.run(main())
 
 
-def start(folder: Folder, *, actor: str, updates: AskUpdate | None = None) -> int:
+def start(folder: Folder, *, actor: str, updates: PersonsRequest | None = None) -> int:
     """Start the experiment's engine in a process of its own: its pid, once ENGINE_STARTED is durable.
 
-    A folder without a log is a new experiment: its `config.json` is taken. `TuneError` when the start failed; then no
-    process is left. An interrupt while it waits ends the process too.
+    A folder without a log is a new experiment: its `config.json` is taken. `updates` is done right after the start.
+    `TuneError` when the start failed; then no process is left. An interrupt while it waits ends the process too.
     """
+    return _start(folder, actor, updates).pid
+
+
+def stop_orphans(folder: Folder, *, actor: str) -> None:
+    """Stop an experiment whose engine died: what still runs of it is ended, and the log says STOPPED."""
+    _start(folder, actor, AskStop(actor)).wait()
+
+
+def write_offline(folder: Folder, *requests: Request) -> None:
+    """Write what follows from these requests into the log of an experiment that has no engine; nothing is started.
+
+    `Refused` when one can't be done, `TuneError` when an engine runs or the log can't be written.
+    """
+    from . import shell
+
+    try:
+        held = lock_room.Lock.take(folder.lock)
+    except lock_room.LockHeld as error:
+        raise TuneError(f"an engine runs this experiment: pid {error.holder.get('pid', '?')}") from error
+    try:
+        asyncio.run(shell.Engine.offline(folder, *requests))
+    except LogError as error:
+        raise TuneError(str(error), f"tune verify {folder.id} says more.") from error
+    finally:
+        held.release()
+
+
+def _start(folder: Folder, actor: str, updates: PersonsRequest | None) -> subprocess.Popen[bytes]:
     read_end, write_end = os.pipe()
     command = [sys.executable, "-P", "-m", "tune.cli.serve", str(folder.path), "--ready-fd", str(write_end)]
     command += ["--actor", actor]
@@ -203,7 +231,7 @@ def start(folder: Folder, *, actor: str, updates: AskUpdate | None = None) -> in
     finally:
         os.close(read_end)
     if said.get("ok"):
-        return process.pid
+        return process
     process.wait()
     message = said.get("error") or f"the engine ended with code {process.returncode} before it had started"
     raise TuneError(str(message), f"See {folder.engine_log}.")

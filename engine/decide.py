@@ -15,6 +15,7 @@ from msgspec import Raw
 
 from . import config as config_room
 from .events import (
+    EMPTY,
     Event,
     Host,
     Import,
@@ -323,7 +324,7 @@ def _suggests(state: State, request: Suggests) -> list[Draft]:
         request.continues,
         request.budget,
         request.parents,
-        Raw(request.decision.encode()),
+        _raw(request.decision) if request.decision else EMPTY,
     )
     drafts = [Draft(fact, ask.trial, cause=ask.seq)]
     if not ask.sender:
@@ -355,7 +356,7 @@ def _update(state: State, request: AskUpdate) -> list[Draft]:
             config_room.seconds(request.max_experiment_duration)
         except ValueError as error:
             raise Refused(f"duration: {error}") from None
-    space = Raw(b"")
+    space = EMPTY
     if request.search_space is not None:
         _object(request.search_space, "search space")
         space = _raw(request.search_space)

@@ -13,53 +13,14 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import msgspec
-from msgspec import Struct
-
 from ..trial_sdk.socket_dir import make_private, socket_path
 from ..trial_sdk.wire import Framer, WireError, decode, frame
-from .requests import PersonsRequest, Refused
+from .door_wire import Done, Durable, Refusal, Say, ToClient, Watch, encoder, from_client
+from .requests import Refused
 from .shell import Engine
 
 _READ = 1 << 16
 _MAX_CLIENTS = 64
-
-
-class Say(Struct, frozen=True, tag="say"):
-    """A person's request; `number` names it in the answer."""
-
-    number: int
-    request: PersonsRequest
-
-
-class Watch(Struct, frozen=True, tag="watch"):
-    """Tell me from now on how far the log is durable."""
-
-
-class Done(Struct, frozen=True, tag="done"):
-    """The request is in the log."""
-
-    number: int
-
-
-class Refusal(Struct, frozen=True, tag="refusal"):
-    """The request can't be done; nothing was changed."""
-
-    number: int
-    reason: str
-
-
-class Durable(Struct, frozen=True, tag="durable"):
-    """Everything up to `seq` is on disk."""
-
-    seq: int
-
-
-FromClient = Say | Watch
-ToClient = Done | Refusal | Durable
-encoder = msgspec.msgpack.Encoder()
-from_client: msgspec.msgpack.Decoder[FromClient] = msgspec.msgpack.Decoder(FromClient)
-to_client: msgspec.msgpack.Decoder[ToClient] = msgspec.msgpack.Decoder(ToClient)
 
 
 class _Visitor:

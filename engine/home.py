@@ -8,7 +8,6 @@ WAL needs shared memory, flock may be a no-op): they lie in `/var/tmp/tune-<user
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import getpass
 import json
 import os
@@ -23,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import TuneError, UsageError
+from .lock import peek
 
 _LETTERS = string.ascii_lowercase
 _ALPHABET = _LETTERS + string.digits
@@ -228,8 +228,8 @@ def find(ref: str | None = None, *, running_only: bool = False) -> Folder:
 
 
 def at(path: Path) -> Folder:
-    """The experiment whose folder this is, also one that has no log yet."""
-    whole = path.resolve()
+    """The experiment in a folder that is known, also while it has no log yet; `TuneError` as in `find`."""
+    whole = path.absolute()
     return _folder(whole, whole.name)
 
 
@@ -259,18 +259,9 @@ def is_running(folder: Folder) -> bool:
     The look takes a shared lock for an instant: who takes the lock for an engine tries more than once.
     """
     try:
-        handle = os.open(folder.lock, os.O_RDONLY | os.O_CLOEXEC)
+        return peek(folder.lock) is not None
     except OSError:
         return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(handle)
-    return False
 
 
 def _made_at(path: Path) -> int:

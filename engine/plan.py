@@ -15,7 +15,7 @@ from msgspec import Struct
 from .decide import Draft, lost_after, microseconds, phase_limit
 from .events import Kill, Launch, RequestParameter, Status
 from .reduce import open_phase
-from .state import State, Trial
+from .state import OpenAsk, State, Trial
 
 # -- commands: each is answered by exactly one request, which decide checks again -------------------------------------
 
@@ -123,8 +123,8 @@ def _brake(state: State) -> str:
         not any(ask.trial == number and ask.sender for ask in state.asks.values()) for number in state.active
     )
     if state.asks and not state.ready and not runs_for_itself and not state.queues.asked:
-        stuck = [ask for ask in state.asks.values() if ask.waits_since >= state.last_told]
-        if len(stuck) == len(state.asks):
+        if _next_ask(state) is None:
+            stuck = state.asks.values()
             why = next((ask.reason for ask in stuck if ask.reason), "no reason given")
             return f"the tuner says that it has nothing yet, and nothing runs that could change it ({why})"
     return ""
@@ -182,9 +182,7 @@ def drain(state: State) -> list[Command]:
         if trial.launching and not trial.kill:
             commands.append(StartTrial(number))
     queues.launch = []
-    for number in dict.fromkeys(queues.probe):
-        if state.trial(number).active:
-            commands.append(ProbeTrial(number))
+    commands += [ProbeTrial(number) for number in dict.fromkeys(queues.probe) if state.trial(number).active]
     queues.probe = []
     for number in dict.fromkeys(queues.stop):
         trial = state.trial(number)
@@ -198,7 +196,7 @@ def drain(state: State) -> list[Command]:
         commands.append(ForgetLaunch(state.trial(state.ids[identity]).host, identity, attempt))
     queues.forget = []
     if not queues.asked and state.status not in ("PAUSED", "STOPPING", "STOPPED", "DONE", "ERROR"):
-        ask = next((ask for ask in state.asks.values() if ask.waits_since < state.last_told), None)
+        ask = _next_ask(state)
         if ask is not None:
             queues.asked = ask.number
             asking = state.trials[ask.trial]
@@ -214,6 +212,16 @@ def drain(state: State) -> list[Command]:
                 )
             )
     return commands
+
+
+def _next_ask(state: State) -> OpenAsk | None:
+    """The first ask that is to be put now; a trial's own asks keep their order, since a phase is numbered by it."""
+    before: set[int] = set()
+    for ask in state.asks.values():
+        if ask.trial not in before and ask.waits_since < state.last_told:
+            return ask
+        before.add(ask.trial)
+    return None
 
 
 def deadline(state: State) -> int | None:

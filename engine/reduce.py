@@ -69,6 +69,8 @@ def reduce(state: State, fact: Fact) -> None:
             state.clock = max(state.clock, event.clock)
             if event.status == "PAUSED":
                 _release_waiting(state)
+            elif event.status in ("DONE", "STOPPED", "ERROR"):
+                state.engine_pid = 0
         case Stop():
             state.stopping, state.force = event.actor, state.force or event.force
             if event.force:  # say it again to those that were already asked
@@ -163,8 +165,7 @@ def open_phase(state: State, trial: Trial) -> int | None:
 def _engine_started(state: State, event: EngineStarted) -> None:
     state.engine_host, state.engine_pid = event.host, event.pid
     state.clock = max(state.clock, event.clock)
-    if state.status != "DONE":
-        state.status, state.reason = "RUNNING", ""
+    state.status, state.reason = "RUNNING", ""  # plan says at once if nothing is left to do
     state.stopping, state.force, state.time_up = "", False, False
     state.ended = state.silent_failures = state.tuner_errors = 0
     state.heard = False
@@ -193,7 +194,7 @@ def _update(state: State, fact: Fact, event: Update) -> None:
     state.config = replace(state.settings, **changes)
     if "max_experiment_duration" in changes:
         state.time_up = False
-    if state.status in ("NO_MORE_TRIAL", "DONE"):
+    if state.status == "NO_MORE_TRIAL" or (state.status == "DONE" and state.engine_pid):
         state.status, state.reason = "RUNNING", ""
     if event.search_space:
         for ask in state.asks.values():
@@ -356,7 +357,7 @@ def _trial_end(state: State, fact: Fact, trial: Trial, event: TrialEnd) -> None:
     trial.launching, trial.pid = False, None
     trial.exit_code, trial.stderr, trial.ended_us = event.exit_code, event.stderr, event.ended or fact.wall_us
     reason = event.reason if not trial.reason else f"{event.reason}: {trial.reason}"
-    killed, trial.kill = trial.kill, ""
+    trial.kill = ""
     for name in [ask.number for ask in state.asks.values() if ask.sender and ask.trial == trial.number]:
         ask = state.asks.pop(name)
         state.senders[ask.sender].ask = 0
@@ -368,7 +369,7 @@ def _trial_end(state: State, fact: Fact, trial: Trial, event: TrialEnd) -> None:
         if retries_left(state, trial):
             _requeue(state, trial, f"attempt {event.attempt} ended {event.status}: {reason}")
             return
-    if event.status == "SYS_CANCELED" and killed != "stop" and open_phase(state, trial) is not None:
+    if event.status == "SYS_CANCELED" and not state.stopping and open_phase(state, trial) is not None:
         _requeue(state, trial, reason)
         return
     trial.reason = reason

@@ -62,7 +62,7 @@ def names(kind: Kind) -> list[str]:
     for stem, path in _files(kind).items():
         name = _class_in(path, stem, kind)
         if name is not None:
-            found[fold(stem)] = name
+            found[fold(stem)] = name.rstrip("_")
     return sorted(found.values(), key=str.lower)
 
 
@@ -74,8 +74,9 @@ def find(kind: Kind, name: str) -> tuple[str, Any]:
     wanted = fold(name)
     for candidate in dict.fromkeys([wanted, _SUFFIX.sub("", wanted)]):
         for stem, path in _files(kind).items():
-            if fold(stem) == candidate and (written := _class_in(path, stem, kind)) is not None:
-                return written, _load(f"{_package()}.{_ROOMS[kind]}.{stem}", written, f"{kind} {written}")
+            if fold(stem) == candidate and (attribute := _class_in(path, stem, kind)) is not None:
+                written = attribute.rstrip("_")
+                return written, _load(f"{_package()}.{_ROOMS[kind]}.{stem}", attribute, f"{kind} {written}")
         for registered, entry in _registered(kind).items():
             if fold(registered) == candidate:
                 return registered, _checked(kind, registered, _loaded(entry))
@@ -142,13 +143,13 @@ def _files(kind: Kind) -> dict[str, Path]:
 
 @cache
 def _class_in(path: Path, stem: str, kind: Kind) -> str | None:
-    """The name of a file's plug-in of this kind, read from its text; for a verb the stem itself."""
+    """The name of a file's plug-in of this kind, read from its text: a class; for a verb its function."""
     try:
         body = ast.parse(path.read_bytes()).body
     except (OSError, SyntaxError, ValueError):
         return None
     if kind == "verb":
-        functions = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+        functions = {node.name for node in body if isinstance(node, ast.FunctionDef)}
         return next((name for name in (stem, f"{stem}_") if name in functions), None)
     classes = {node.name: node for node in body if isinstance(node, ast.ClassDef)}
     name = next((name for name in classes if fold(name) == fold(stem)), None)
@@ -207,7 +208,7 @@ def _checked(kind: Kind, name: str, found: Any) -> Any:
 
 
 def _missing(error: Exception) -> str | None:
-    extras = {"torch": "torch", "lightning": "nas", "sklearn": "examples"}
+    extras = {"torch": "torch", "sklearn": "examples"}
     name = error.name.partition(".")[0] if isinstance(error, ImportError) and error.name else ""
     return f"Install it with: pip install 'tune-engine[{extras[name]}]'" if name in extras else None
 

@@ -18,7 +18,7 @@ import platform
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -126,6 +126,25 @@ class Engine:
     @classmethod
     async def resume(cls, folder: Folder, actor: str, on_full: Callable[[str], None], *updates: Request) -> Engine:
         """The engine of an experiment that has a log: replayed, taken with the next epoch, `updates` applied."""
+        engine = await cls._replayed(folder, on_full)
+        engine._started(actor)
+        engine._apply(updates)
+        await engine._commit()
+        return engine
+
+    @classmethod
+    async def offline(cls, folder: Folder, *requests: Request) -> None:
+        """Write what follows from `requests` into a log that has no engine."""
+        engine = await cls._replayed(folder, None)
+        try:
+            engine._apply(requests)
+            if engine._batch:
+                await engine._commit()
+        finally:
+            await engine.close()
+
+    @classmethod
+    async def _replayed(cls, folder: Folder, on_full: Callable[[str], None] | None) -> Engine:
         state = State()
         raw = b""
         with Reader(folder.events) as reader:
@@ -137,13 +156,12 @@ class Engine:
             last = reader.last
         log = await Log.open(folder.events, create=False, expect=last, on_full=on_full)
         log.take(state.epoch + 1)
-        engine = cls(folder, log, state, raw, Clock(state.clock))
-        engine._started(actor)
-        for request in updates:
-            for draft in decide(state, request, engine.clock.now()):
-                engine._add(draft)
-        await engine._commit()
-        return engine
+        return cls(folder, log, state, raw, Clock(state.clock))
+
+    def _apply(self, requests: Iterable[Request]) -> None:
+        for request in requests:
+            for draft in decide(self.state, request, self.clock.now()):
+                self._add(draft)
 
     def _started(self, actor: str) -> None:
         versions = {

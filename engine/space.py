@@ -28,7 +28,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeGuard, cast
 
 import msgspec
 
@@ -161,7 +161,7 @@ class Param:
                     return 0
                 if not self.q or (self.kind in BOUNDED and self.size is None) or abs(value / self.q) >= EXACT:
                     return float(value)
-                return round(value / self.q) - self.first
+                return round(float(value) / self.q) - self.first
 
     def check(self, value: Any) -> str | None:
         """Why a value is none of this parameter's, or None: types are as strict as JSON's, a bool is no number."""
@@ -201,14 +201,13 @@ class Param:
         return None
 
     def _check_chosen(self, value: Any) -> str | None:
-        if not isinstance(value, Mapping):
+        if not _is_object(value):
             return f"{_short(value)} is no object with _value and _idx"
-        chosen = cast("Mapping[str, Any]", value)
-        idx = _idx(chosen)
-        if set(chosen) - {"_idex"} | {"_idx"} != {"_value", "_idx"}:
+        idx = _idx(value)
+        if set(value) - {"_idex"} | {"_idx"} != {"_value", "_idx"}:
             return f"{_short(value)} is no object with _value and _idx"
-        indices: list[Any] = list(cast("list[Any]", idx)) if isinstance(idx, list) else [idx]
-        if isinstance(idx, list) is not (self.kind == "input_choice"):
+        indices: list[Any] = list(idx) if _is_list(idx) else [idx]
+        if _is_list(idx) is not (self.kind == "input_choice"):
             return f"_idx is {_short(idx)}: a list of them for input_choice, one integer for layer_choice"
         if any(type(i) is not int or not 0 <= i < len(self.choices) for i in indices):
             return f"_idx is {_short(idx)}: integers from 0 to {len(self.choices) - 1} are allowed"
@@ -217,8 +216,8 @@ class Param:
         if self.kind == "input_choice" and len(indices) not in self.counts:
             return f"{len(indices)} are chosen, allowed is {_short(list(self.counts))}"
         expected: Any = [self.choices[i] for i in indices] if self.kind == "input_choice" else self.choices[indices[0]]
-        if _canonical(chosen["_value"]) != _canonical(expected):
-            return f"_value is {_short(chosen['_value'])}, but _idx {_short(idx)} means {_short(expected)}"
+        if _canonical(value["_value"]) != _canonical(expected):
+            return f"_value is {_short(value['_value'])}, but _idx {_short(idx)} means {_short(expected)}"
         return None
 
     def _place(self, value: Any) -> int | None:
@@ -390,6 +389,8 @@ class Space:
         self, indices: tuple[int, ...], parameters: Mapping[str, Any], prefix: str, extras: Collection[str] = ()
     ) -> Iterator[tuple[Param, Any]]:
         """The active parameters with their values, checked, parents first; raises `_Outside`."""
+        if not _is_object(parameters):  # a tuner may answer anything
+            raise _Outside(f"found {_short(parameters)}, an object of parameters is allowed")
         names: set[str] = set()
         for index in indices:
             param = self.params[index]
@@ -403,11 +404,11 @@ class Space:
                     raise _Outside(f"{param.key}: {reason}")
                 yield param, value
                 continue
-            name: Any = cast("Mapping[str, Any]", value).get("_name") if isinstance(value, Mapping) else None
+            name: Any = value.get("_name") if _is_object(value) else None
             if name not in param.choices:
                 raise _Outside(f"{param.key}: {_short(value)} is no object whose _name is one of {list(param.choices)}")
             yield param, name
-            inner = {key: one for key, one in cast("Mapping[str, Any]", value).items() if key != "_name"}
+            inner = {key: one for key, one in value.items() if key != "_name"}
             branch = param.choices.index(name)
             yield from self._walk(param.children[branch], inner, f"{param.key}/{_escape(name)}/")
         for name in parameters:
@@ -454,9 +455,9 @@ class _Reader:
         return tuple(indices)
 
     def param(self, key: str, name: str, raw: Any, index: int, parent: int | None, branch: int | None) -> Param:
-        if not isinstance(raw, Mapping):
+        if not _is_object(raw):
             raise _Outside(f"found {_short(raw)}, an object with _type and _value is allowed")
-        spec = cast("Mapping[Any, Any]", raw)
+        spec = raw
         missing = [one for one in ("_type", "_value") if one not in spec]
         if missing:
             raise _Outside(f"{' and '.join(missing)} missing, found {_short(list(spec))}")
@@ -468,9 +469,9 @@ class _Reader:
         base = Param(key, name, kind, index, parent, branch)
         if kind == "input_choice":
             return _input_choice(base, value)
-        if not isinstance(value, (list, tuple)):
+        if not _is_list(value):
             raise _Outside(f"_value is {_kind_of(value)}, a list is allowed")
-        items = list(cast("list[Any]", value))
+        items = list(value)
         if kind in CATEGORICAL:
             return self.choice(base, items)
         return _number(base, items)
@@ -550,19 +551,18 @@ def _number(base: Param, items: list[Any]) -> Param:
 
 
 def _input_choice(base: Param, value: Any) -> Param:
-    empty: dict[Any, Any] = {}
-    spec = cast("Mapping[Any, Any]", value) if isinstance(value, Mapping) else empty
+    spec: Mapping[Any, Any] = value if _is_object(value) else {}
     candidates: Any = spec.get("candidates")
-    if not isinstance(candidates, (list, tuple)):
+    if not _is_list(candidates):
         raise _Outside(f"_value is {_short(value)}, an object with a list of candidates and n_chosen is allowed")
-    names = tuple(cast("list[Any]", candidates))
+    names = tuple(candidates)
     if not names:
         raise _Outside("an empty input_choice, at least one candidate is needed")
     for item in names:
         _json_only(item)
     chosen: Any = spec.get("n_chosen")
-    listed = cast("list[Any]", chosen) if isinstance(chosen, list) else [chosen]
-    counts: list[Any] = list(range(len(names) + 1)) if chosen is None else listed
+    listed: list[Any] = list(chosen) if _is_list(chosen) else [chosen]
+    counts = list(range(len(names) + 1)) if chosen is None else listed
     if not counts or any(type(one) is not int or not 0 <= one <= len(names) for one in counts):
         raise _Outside(
             f"n_chosen is {_short(chosen)}, an integer from 0 to {len(names)}, a list of such or null is allowed"
@@ -613,6 +613,14 @@ def _rank(chosen: list[int], n: int, counts: tuple[int, ...]) -> int:
     return rank
 
 
+def _is_object(value: Any) -> TypeGuard[Mapping[Any, Any]]:
+    return isinstance(value, Mapping)
+
+
+def _is_list(value: Any) -> TypeGuard[list[Any] | tuple[Any, ...]]:
+    return isinstance(value, (list, tuple))
+
+
 def _idx(value: Mapping[str, Any]) -> Any:
     return value.get("_idx", value.get("_idex"))
 
@@ -636,8 +644,8 @@ def _too_deep(raw: Any) -> bool:
     for _ in range(MAX_DEPTH):
         deeper: list[Any] = []
         for one in level:
-            inside: Any = cast("Mapping[Any, Any]", one).values() if isinstance(one, Mapping) else one
-            deeper += [item for item in inside if isinstance(item, (Mapping, list, tuple))]
+            inside: Any = one.values() if _is_object(one) else one
+            deeper += [item for item in inside if _is_object(item) or _is_list(item)]
         if not deeper:
             return False
         level = deeper
@@ -646,13 +654,13 @@ def _too_deep(raw: Any) -> bool:
 
 def _json_only(value: Any) -> None:
     """Raises when JSON can't write a value so that it reads back the same."""
-    if isinstance(value, Mapping):
-        for key, one in cast("Mapping[Any, Any]", value).items():
+    if _is_object(value):
+        for key, one in value.items():
             if not isinstance(key, str):
                 raise _Outside(f"a key is {_short(key)}, JSON has texts only")
             _json_only(one)
-    elif isinstance(value, (list, tuple)):
-        for one in cast("list[Any]", value):
+    elif _is_list(value):
+        for one in value:
             _json_only(one)
     elif isinstance(value, float):
         if not math.isfinite(value):
@@ -666,10 +674,10 @@ def _json_only(value: Any) -> None:
 
 def _plain(value: Any) -> Any:
     """A copy made of dicts and lists only."""
-    if isinstance(value, Mapping):
-        return {key: _plain(one) for key, one in cast("Mapping[Any, Any]", value).items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in cast("list[Any]", value)]
+    if _is_object(value):
+        return {key: _plain(one) for key, one in value.items()}
+    if _is_list(value):
+        return [_plain(one) for one in value]
     return value
 
 
@@ -678,7 +686,7 @@ def _escape(name: str) -> str:
 
 
 def _kind_of(value: Any) -> str:
-    names = {
+    names: dict[type[Any], str] = {
         dict: "an object",
         list: "a list",
         str: "a text",
@@ -686,7 +694,8 @@ def _kind_of(value: Any) -> str:
         int: "a number",
         float: "a number",
     }
-    return "null" if value is None else names.get(cast("type[Any]", type(value)), f"a {type(value).__name__}")
+    kind: Any = type(value)
+    return "null" if value is None else names.get(kind, f"a {kind.__name__}")
 
 
 def _short(value: Any) -> str:

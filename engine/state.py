@@ -220,9 +220,7 @@ class State(Struct):
             for name in self.__struct_fields__
             if name not in ("queues", "tell", "tell_intermediates")
         ]
-        return hashlib.blake2b(
-            msgspec.msgpack.encode(values, enc_hook=_plain, order="deterministic"), digest_size=16
-        ).hexdigest()
+        return hashlib.blake2b(msgspec.msgpack.encode(values, enc_hook=_plain), digest_size=16).hexdigest()
 
 
 def _plain(value: Any) -> Any:

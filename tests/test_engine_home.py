@@ -44,6 +44,7 @@ def running() -> Iterator[list[int]]:
 
 def run(folder: home.Folder, running: list[int]) -> None:
     handle = os.open(folder.lock, os.O_RDWR | os.O_CREAT)
+    os.write(handle, b'{"pid": 1}')
     fcntl.flock(handle, fcntl.LOCK_EX)
     running.append(handle)
 
@@ -80,6 +81,7 @@ def test_create_makes_a_private_folder_and_refuses_a_taken_id(root: Path) -> Non
     assert notes == [] and folder.path == folder.data == root / "abc"
     assert stat.S_IMODE(folder.path.stat().st_mode) == stat.S_IMODE(root.stat().st_mode) == 0o700
     assert folder.events.name == "events.db" and folder.trials == root / "abc" / "trials"
+    assert home.at(folder.path) == folder
     with pytest.raises(UsageError, match="'abc' is taken"):
         home.create("abc")
     with pytest.raises(UsageError):
@@ -187,7 +189,9 @@ def test_on_a_network_file_system_the_log_lies_on_the_host(
     assert folder.path == root / "abc" and folder.data == tmp_path / "var" / "abc"
     assert folder.events.parent == folder.lock.parent == folder.data and folder.trials.parent == folder.path
     assert len(notes) == 1 and "nfs" in notes[0]
-    assert home.find("abc") == folder == home.find(str(folder.path)) and home.experiments() == [folder]
+    assert home.at(folder.path) == home.find("abc") == folder == home.find(str(folder.path)) and home.experiments() == [
+        folder
+    ]
     pointer = folder.path / "pointer.json"
     pointer.write_text(json.dumps({"host": "elsewhere", "path": "/var/tmp/x"}))
     with pytest.raises(TuneError, match="lies on host elsewhere in /var/tmp/x") as caught:

@@ -113,7 +113,7 @@ def test_names_import_nothing(room: Path) -> None:
 
 
 def test_a_plugin_whose_import_fails_says_how_to_install_what_is_missing(room: Path) -> None:
-    (room / "alpha.py").write_text(TUNER.format("Alpha") + "import torch.no_such_module_at_all\n")
+    (room / "alpha.py").write_text(TUNER.format("Alpha") + "raise ModuleNotFoundError('no torch', name='torch.nn')\n")
     (room / "beta.py").write_text(TUNER.format("Beta") + "1 / 0\n")
     with pytest.raises(registry.PluginError, match="tuner Beta can't be imported: ZeroDivisionError"):
         registry.find("tuner", "beta")
@@ -136,6 +136,21 @@ def test_entry_points_add_plugins_of_every_kind(installed: Path) -> None:
 
 def test_a_built_in_name_wins_over_an_installed_one(installed: Path) -> None:
     assert registry.tuner_class("Random").__module__ == "tune.tuners.random"
+
+
+def test_a_verb_is_a_function_named_as_its_file(room: Path) -> None:
+    verbs = room.parent / "cli"
+    verbs.mkdir()
+    for name, text in {
+        "__init__": "",
+        "import_": "def import_(): return 1\n",
+        "list": "def list_(): return 2\n",
+        "serve": "async def serve(): ...\n",
+        "tables": "def table(): ...\n",
+    }.items():
+        (verbs / f"{name}.py").write_text(text)
+    assert registry.names("verb") == ["import", "list"]
+    assert [registry.find("verb", name)[1]() for name in ("import", "list")] == [1, 2]
 
 
 def test_the_built_in_rooms() -> None:

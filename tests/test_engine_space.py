@@ -225,6 +225,7 @@ def test_nested_choice() -> None:
         with pytest.raises(ValueError, match=":"):
             space.flatten(wrong)
     assert space.contains({"a/b": 2, "opt": {"_name": "none"}, "TRIAL_BUDGET": 3}, {"TRIAL_BUDGET"}) is None
+    assert "an object of parameters" in str(space.contains([1]))  # type: ignore[arg-type]  # a tuner may answer anything
 
 
 def test_a_choice_is_nested_only_if_all_elements_have_a_name() -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import sys
 import textwrap
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tune.training_services.local import Local
 from tune.trial_sdk import channel, process_tree, spool, wire
@@ -821,3 +824,83 @@ async def test_a_trial_without_a_socket_is_heard_by_its_spool(w):
     await engine.reported(2)
     engine.send(channel.Stop("t1", 0, 5.0))
     assert (await engine.heard(channel.Exited)).code == -15
+
+
+REPORTER = """
+import time
+from tune.trial_sdk import *
+get_next_parameter()
+for i in range(150):
+    report_intermediate_result(i)
+    time.sleep(0.004)
+report_final_result("end")
+raise SystemExit(7)
+"""
+
+
+async def hurt(w: World, seed: int, trials: int) -> None:
+    """Trials report while keeper and engine die at random moments; nothing may be lost, doubled or started twice."""
+    dice = random.Random(seed)
+    recorded: dict[str, dict[str, int]] = {f"t{n}": {} for n in range(trials)}
+    heard: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
+    codes: dict[str, int | None] = {}
+    epoch = 1
+    engine = await w.attach(epoch)
+    for trial in recorded:
+        engine.launch(trial, "open('witness', 'a').write(__file__ + '\\n')" + REPORTER)
+    while len(codes) < trials:
+        try:
+            async with asyncio.timeout(dice.uniform(0.05, 0.4)):
+                await engine.ended()
+        except TimeoutError:
+            pass
+        if dice.random() < 0.5:
+            w.kill_keeper()
+            await engine.ended()
+            await w.gone()
+        await engine.leave()
+        for (trial, _, process), reports in engine.reports.items():  # the log takes in what is new, and counts on
+            for report in reports:
+                if report.number > recorded[trial].get(process, 0):
+                    assert report.number == recorded[trial].get(process, 0) + 1
+                    recorded[trial][process] = report.number
+                    heard[trial, process].append((report.number, report.value))
+        codes |= {m.trial: m.code for m in engine.said if isinstance(m, channel.Exited)}
+        failed = [m for m in engine.said if isinstance(m, channel.LaunchFailed)]
+        assert not failed, failed
+        epoch += 1
+        engine = await w.attach(epoch)
+        for trial in recorded:
+            if trial not in codes:
+                if (w.folder / "trials" / trial / "0").exists():
+                    engine.send(channel.Probe(trial, 0, dict(recorded[trial])))
+                else:
+                    engine.launch(trial, "open('witness', 'a').write(__file__ + '\\n')" + REPORTER)
+    assert set(codes.values()) == {7}, codes
+    values = [(i + 1, str(i)) for i in range(150)] + [(151, '"end"')]
+    assert {len(processes) for processes in recorded.values()} == {1}
+    assert all(said == values for said in heard.values())
+    lines = (w.root / "witness").read_text().splitlines()
+    assert len(lines) == len(set(lines)) == trials
+    assert await w.leftover() == []
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_k14_keeper_and_engine_die_at_random_moments(tmp_path: Path, seed: int) -> None:
+    async def main() -> None:
+        async with world(tmp_path) as w:
+            await hurt(w, seed, trials=3)
+
+    asyncio.run(main())
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_long_k14_keeper_and_engine_die_at_random_moments(tmp_path: Path) -> None:
+    async def main(folder: Path, seed: int) -> None:
+        folder.mkdir()
+        async with world(folder) as w:
+            await hurt(w, seed, trials=4)
+
+    for seed in range(int(os.environ.get("TUNE_LONG", "20"))):
+        asyncio.run(main(tmp_path / str(seed), seed))

@@ -109,12 +109,13 @@ class Connection:
         pause = BACKOFF[0]
         while not self.stopping:
             if self._dial() and self._ask(number):
-                pause = BACKOFF[0]
                 while self._socket is not None and not self.stopping:
                     if self._answer is not None and self._answer.number == number:
                         return self._answer
                     self._read(_left(deadline, 60.0))
-            elif not self.stopping:
+                if self._engine is not None:  # that was a keeper who knew us
+                    pause = BACKOFF[0]
+            if not self.stopping:
                 time.sleep(min(pause, _left(deadline, BACKOFF[1])))
                 pause = min(pause * 2, BACKOFF[1])
         return None

@@ -185,19 +185,21 @@ class Tree:
     def signal(self, number: int, known: set[tuple[int, int]] | None = None) -> list[Process]:
         """Signal the whole tree, and say who it was; those in `known` (pid, start) are spared."""
         spared = known or set()
-        if self.leader is not None and not spared and self.lead() and (not PROC or self.leader[0] in table()):
+        living = self.members()  # before any signal: an orphan is not seen to descend from anybody
+        hit = 0
+        if self.leader is not None and not spared and self.lead() and (not PROC or self._leads(living)):
             try:
                 os.killpg(self.leader[0], number)  # at once: a group that forks can't outrun it
+                hit = self.leader[0]
             except (ProcessLookupError, PermissionError):
                 pass
-            hit = self.leader[0]
-        else:
-            hit = 0
-        living = self.members()
         for process in living:
             if process.group != hit and (process.pid, process.start) not in spared:
                 send(process, number)
         return living
+
+    def _leads(self, living: list[Process]) -> bool:
+        return self.leader is not None and any((process.pid, process.start) == self.leader for process in living)
 
     def _known(self, process: Process) -> bool:
         seen = self._seen.get(process.pid)

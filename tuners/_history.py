@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 from ..engine.plugins import Ended, Imported, Observation, Suggested
 from ..engine.space import Cell, Space
 
+Cells: TypeAlias = tuple[Cell | None, ...]
 State: TypeAlias = Literal["pending", "completed", "stopped", "failed", "cancelled"]
 EXTRAS = frozenset({"TRIAL_BUDGET", "load_checkpoint_dir", "save_checkpoint_dir"})
 
@@ -62,7 +63,7 @@ class Taken:
     """The points of a space that somebody has or had: the cells of every suggested and imported one."""
 
     def __init__(self, history: History) -> None:
-        self.cells: set[tuple[Cell | None, ...]] = set()
+        self.cells: set[Cells] = set()
         self.space: Space | None = None
         self._history = history
         self._read = 0

@@ -6,12 +6,14 @@ Bergstra and Bengio, Random Search for Hyper-Parameter Optimization, JMLR 13 (20
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ..engine.plugins import Ask, Exhausted, Observation, OptimizeMode, Suggestion
-from ._history import History, Taken
+from ..engine.space import Space
+from ._history import Cells, History, Taken
 
 TRIES = 1000
 
@@ -35,28 +37,28 @@ class Random:
     def suggest(self, ask: Ask) -> Suggestion | Exhausted:
         """A point that nobody has had yet; of a space without parameters always `{}`."""
         self._taken.sync(ask.space)
-        point = untaken(ask, self._taken, ask.generator(self.seed))
+        point = untaken(ask.space, self._taken.cells, ask.generator(self.seed))
         if point is None:
             return Exhausted(f"all points that could be found are taken ({len(self._taken.cells)})")
         return Suggestion(point, decision={"rule": "random"})
 
 
-def untaken(ask: Ask, taken: Taken, generator: np.random.Generator) -> dict[str, Any] | None:
+def untaken(space: Space, taken: Collection[Cells], generator: np.random.Generator) -> dict[str, Any] | None:
     """A point of the prior that is not taken, or None: all are, or a thousand draws found no other."""
-    space, size = ask.space, ask.space.size
+    size = space.size
     if not space.params:
         return {}
-    if size is not None and len(taken.cells) >= size:
+    if size is not None and len(taken) >= size:
         return None
     for _ in range(TRIES if size is None else 30):
         point = space.sample(generator.random)
-        if point not in taken:
+        if space.cells(point) not in taken:
             return point
     if size is None:
         return None
     start = int(generator.random() * size)  # few are left: the first free one from a random place on
     for number in range(size):
         point = space.point((start + number) % size)
-        if point not in taken:
+        if space.cells(point) not in taken:
             return point
     return None

@@ -22,9 +22,10 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from ..engine.plugins import Ask, Exhausted, Observation, OptimizeMode, Suggestion
-from ..engine.space import EXACT, Cell, Space
-from ._history import EXTRAS, History
+from ..engine.space import EXACT, Space
+from ._history import EXTRAS, Cells, History
 from ._parzen import Axes, Density, Floats
+from .random import untaken
 
 GOOD = 25  # kernels at most
 REST = 200
@@ -93,13 +94,9 @@ class TPE:
         return Suggestion(self._random(ask.space, table, generator), decision={"rule": "all candidates taken", **seen})
 
     def _random(self, space: Space, table: _Table, generator: np.random.Generator) -> dict[str, Any]:
-        """A point of the prior, a new one if ten draws find it."""
-        point = space.sample(generator.random)
-        for _ in range(9):
-            if space.cells(point) not in table.taken:
-                break
-            point = space.sample(generator.random)
-        return point
+        """A point of the prior, a new one if there is one."""
+        point = untaken(space, table.taken, generator)
+        return space.sample(generator.random) if point is None else point
 
 
 class _Table:
@@ -107,7 +104,7 @@ class _Table:
 
     def __init__(self, space: Space, sign: float) -> None:
         self.axes = Axes(space)
-        self.taken: set[tuple[Cell | None, ...]] = set()
+        self.taken: set[Cells] = set()
         self.ranking: list[tuple[float, int]] = []  # (loss, place in time), ascending
         self._sign = sign
         self._rows: Floats = np.empty((64, self.axes.count))

@@ -1,0 +1,90 @@
+"""Reading a file of results from elsewhere, which `tune import` gives to a tuner.
+
+A JSON list of objects, or one object a line, each with "parameter" (or "parameters") and "value": what NNI exports
+and imports, and what `tune export` writes as json and jsonl. Further fields are left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from ..trial_sdk import values
+from .errors import UsageError
+
+MAX_BYTES = 256 << 20
+
+
+class Result(NamedTuple):
+    """One result from elsewhere, both as JSON text."""
+
+    parameters: str
+    value: str
+
+
+def read(path: Path) -> list[Result]:
+    """The results in a file; `UsageError` with the place of the first that is none."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+        text = raw.decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no file {path}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is no text: byte {error.start} is no UTF-8") from error
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}") from error
+    if len(raw) > MAX_BYTES:
+        raise UsageError(f"{path} is too large; allowed: {MAX_BYTES} bytes")
+    if text.lstrip().startswith("["):
+        items = [(f"result {index}", item) for index, item in enumerate(_loaded(path, text, 1))]
+    else:
+        lines = enumerate(text.splitlines(), 1)
+        items = [(f"line {number}", _loaded(path, line, number)) for number, line in lines if line.strip()]
+    return [_result(path, place, item) for place, item in items]
+
+
+def _loaded(path: Path, text: str, line: int) -> Any:
+    try:
+        # Python's own writer puts NaN and Infinity into JSON: taken as the texts that stand for them here
+        return json.loads(text, parse_constant=str)
+    except json.JSONDecodeError as error:
+        at = f"{path}:{line + error.lineno - 1}:{error.colno}"
+        raise UsageError(f"{at}: this is not JSON: {error.msg}", "A list of results, or one a line.") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; endless nesting
+        raise UsageError(f"{path}:{line}: this can't be read: {error}") from error
+
+
+def _result(path: Path, place: str, item: Any) -> Result:
+    where = f"{path}: {place}"
+    if not isinstance(item, dict):
+        raise UsageError(
+            f"{where} is no object", 'Allowed: {"parameter": {...}, "value": a number or {"default": ...}}'
+        )
+    fields = cast("dict[str, Any]", item)
+    parameters = fields.get("parameter", fields.get("parameters"))
+    if isinstance(parameters, str):  # some versions of NNI export the parameters as a text of JSON
+        parameters = _loaded(path, parameters, 1)
+    if not isinstance(parameters, dict):
+        raise UsageError(f'{where} has no object "parameter"')
+    if "value" not in fields:
+        raise UsageError(f'{where} has no "value"')
+    try:
+        said = values.encode(_finite(parameters))
+        value = values.encode(_finite(fields["value"]))
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}") from error
+    if values.number(value) is None:
+        raise UsageError(
+            f"{where}: the value is {value[:60]}", 'Allowed: a number, or an object with a number "default"'
+        )
+    return Result(said, value)
+
+
+def _finite(value: Any) -> Any:
+    """The value, unless it is a number too large for a float (1e999)."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return value
