@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from ..engine import views
@@ -29,18 +30,20 @@ def trials(id: Reference = None, /, *, json: Json = False) -> None:
         if json:
             say_json(views.trials(experiment.state, experiment.folder.path))
         else:
-            show(experiment.state)
+            # a trial runs on while its engine is away, but then nobody knows for how long it did
+            running = experiment.pid is not None
+            show(experiment.state, time.time_ns() // 1000 if running else experiment.state.wall_us)
 
 
-def show(state: State) -> None:
-    """The trials for people."""
+def show(state: State, now_us: int) -> None:
+    """The trials for people, as of `now_us` on the wall clock."""
     made = state.made
     if not made:
         say("no trials yet")
         return
     table(
         ("NO", "ID", "STATUS", "RESULT", "TIME", "PARAMETERS", "REASON"),
-        [_row(state, one) for one in made],
+        [_row(state, one, now_us) for one in made],
         right=(0, 3, 4),
     )
     failed = [one for one in made if one.status == "FAILED" and one.stderr.strip()]
@@ -51,7 +54,7 @@ def show(state: State) -> None:
             say(shortened(f"    {line}"))
 
 
-def _row(state: State, one: Trial) -> tuple[str, ...]:
+def _row(state: State, one: Trial, now_us: int) -> tuple[str, ...]:
     phase = one.phases[-1] if one.phases else None
     result: Any = None
     if phase is not None:
@@ -59,7 +62,7 @@ def _row(state: State, one: Trial) -> tuple[str, ...]:
         result = next((each.value for each in reversed(one.phases) if each.value is not None), None)
         if result is None and phase.intermediate:
             result = f"({phase.intermediate[-1]:.6g})"
-    ended = one.ended_us if one.over else state.wall_us
+    ended = one.ended_us if one.over else now_us
     lasted = span(ended - one.started_us) if one.started_us and one.status != "WAITING" else "-"
     reason = next(iter(printable_lines(views.reason(state, one))), "")
     return (

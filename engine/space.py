@@ -238,10 +238,10 @@ class Param:
                 return 0.5
             return 0.5 * math.erfc((self.mu - x) / self.sigma / math.sqrt(2.0))
         low, high, x = self.low, self.high, min(max(x, self.low), self.high)
-        if low == high:
-            return 0.5
         if self.kind in LOG:
             low, high, x = math.log(low), math.log(high), math.log(x)
+        if low == high:
+            return 0.5
         if math.isinf(high - low):
             low, high, x = low / 2, high / 2, x / 2
         return min(max((x - low) / (high - low), 0.0), 1.0)
@@ -694,7 +694,7 @@ def _kind_of(value: Any) -> str:
         int: "a number",
         float: "a number",
     }
-    kind: Any = type(value)
+    kind = cast("type[object]", type(value))
     return "null" if value is None else names.get(kind, f"a {kind.__name__}")
 
 

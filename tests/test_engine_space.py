@@ -123,6 +123,16 @@ def test_binary_fractions_are_as_rounding_makes_them_and_both_spellings_count() 
     assert "no multiple of q" in str(param.check(0.31))
 
 
+def test_bounds_next_to_each_other() -> None:
+    for kind, low in (("uniform", 9.0), ("loguniform", 9.0), ("loguniform", 5e-324), ("uniform", -5e-324)):
+        high = math.nextafter(low, math.inf)
+        param = one(kind, low, high)
+        for u in (0.0, 0.3, 1.0):
+            value = param.from_unit(u)
+            assert value in (low, high)
+            assert 0.0 <= param.to_unit(value) <= 1.0
+
+
 def test_tails_stay_finite() -> None:
     for kind in ("normal", "lognormal"):
         for u in (0.0, 1e-300, 1 - 2**-53, 1.0):

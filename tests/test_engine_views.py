@@ -35,6 +35,14 @@ from tune.engine.reduce import reduce
 from tune.engine.state import TRIAL_STATUSES, State
 
 START = 1_700_000_000_000_000
+STATUS_KEYS = [
+    *("id", "name", "status", "engine_pid", "reason", "counts", "best", "log", "folder", "optimize_mode"),
+    *("max_trial_number", "trial_concurrency", "port"),
+]
+TRIAL_KEYS = [
+    *("number", "id", "status", "reason", "attempt", "parameters", "final", "intermediate", "pid", "host"),
+    *("exit_code", "created", "started", "ended", "stdout", "stderr", "phases"),
+]
 FOLDER = Path("/home/me/tune-experiments/p43ny6ew")
 
 
@@ -92,21 +100,7 @@ def test_status_has_the_promised_keys_in_their_order() -> None:
     story.launch(0, '{"lr":0.25}')
     story.report(0, "0.125", final=True)
     seen = views.status(story.state, folder=FOLDER, pid=None)
-    assert list(seen) == [
-        "id",
-        "name",
-        "status",
-        "engine_pid",
-        "reason",
-        "counts",
-        "best",
-        "log",
-        "folder",
-        "optimize_mode",
-        "max_trial_number",
-        "trial_concurrency",
-        "port",
-    ]
+    assert list(seen) == STATUS_KEYS
     assert list(seen["counts"]) == list(TRIAL_STATUSES)
     assert seen["counts"]["RUNNING"] == 1 and sum(seen["counts"].values()) == 1
     assert seen["best"] == {"trial": 0, "phase": 0, "value": 0.125, "parameters": {"lr": 0.25}}
@@ -131,25 +125,7 @@ def test_a_trial_has_the_promised_keys_in_their_order() -> None:
     story.report(0, "0.9", final=True, ignored="a second final")
     story.end(0)
     [seen] = story.trials()
-    assert list(seen) == [
-        "number",
-        "id",
-        "status",
-        "reason",
-        "attempt",
-        "parameters",
-        "final",
-        "intermediate",
-        "pid",
-        "host",
-        "exit_code",
-        "created",
-        "started",
-        "ended",
-        "stdout",
-        "stderr",
-        "phases",
-    ]
+    assert list(seen) == TRIAL_KEYS
     assert list(seen["phases"][0]) == ["phase", "parameters", "intermediate", "final", "final_ignored"]
     assert seen["parameters"] == {"lr": 1e-3, "units": 64, "name": "a"}
     assert seen["intermediate"] == [0.5, 0.75]

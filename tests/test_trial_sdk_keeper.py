@@ -898,9 +898,10 @@ def test_k14_keeper_and_engine_die_at_random_moments(tmp_path: Path, seed: int) 
 @pytest.mark.timeout(3600)
 def test_long_k14_keeper_and_engine_die_at_random_moments(tmp_path: Path) -> None:
     async def main(folder: Path, seed: int) -> None:
-        folder.mkdir()
         async with world(folder) as w:
             await hurt(w, seed, trials=4)
 
     for seed in range(int(os.environ.get("TUNE_LONG", "20"))):
-        asyncio.run(main(tmp_path / str(seed), seed))
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        asyncio.run(main(folder, seed))

@@ -22,7 +22,7 @@ def start(folder, command, env=None, files=512):
     finally:
         os.close(alive)
     with os.fdopen(pipe) as file:
-        line = file.read().strip()
+        line = file.readline().strip()  # the waiter keeps its end
     return pid, int(line or 0)
 
 
@@ -34,16 +34,18 @@ def starter(request, monkeypatch):
 
 
 def test_a_command_from_start_to_exit(tmp_path, starter):
-    script = "import os, sys, signal, resource; print(os.getsid(0) == os.getpgid(0) == os.getppid(), os.getcwd(), "
+    script = "import os, sys, signal, resource\nfd = '/proc/self/fd/'\n"
+    script += "def files(): return [n for n in os.listdir(fd) if 'test_a_command' in os.path.realpath(fd + n)]\n"
+    script += "print(os.getsid(0) == os.getpgid(0) == os.getppid(), os.getcwd(), "
     script += "signal.getsignal(signal.SIGINT) == signal.default_int_handler, signal.getsignal(signal.SIGTERM) == 0, "
-    script += "resource.getrlimit(resource.RLIMIT_NOFILE)[0], sorted(map(int, os.listdir('/proc/self/fd')))[:-1], "
+    script += "resource.getrlimit(resource.RLIMIT_NOFILE)[0], files(), "
     script += "os.environ['dir'], os.environ['a'], sorted(n for n in os.environ if n.startswith('TUNE')))"
     (tmp_path / "s.py").write_text(script)
     pid, inner = start(tmp_path, f"{sys.executable} s.py; exit 5", {"dir": "mine", "a": "b"})
     os.waitpid(pid, 0)
     folder = Folder(tmp_path)
     assert folder.text("stderr") == ""
-    assert folder.text("stdout").strip() == f"True {tmp_path} True True 512 [0, 1, 2] mine b ['TUNE_LAUNCH_DIR']"
+    assert folder.text("stdout").strip() == f"True {tmp_path} True True 512 ['1', '2'] mine b ['TUNE_LAUNCH_DIR']"
     assert folder.status() == 5
     assert folder.leader() is not None and folder.leader()[0] == inner
     assert folder.text("waiter").strip() == str(pid)

@@ -71,7 +71,8 @@ def test_candidates_lie_in_the_centres_of_cells() -> None:
     param = one.space.params[1]
     assert set(rows[:, 1]) <= {param.to_unit(float(v)) for v in range(1, 9)}
     for row in rows[:50]:
-        assert one.space.contains(one.parameters(row)) is None
+        point, cells = one.point(row)
+        assert one.space.contains(point) is None and one.space.cells(point) == cells
 
 
 def test_what_is_inactive_has_its_prior() -> None:
@@ -98,7 +99,7 @@ def test_what_is_inactive_has_its_prior() -> None:
     assert np.isnan(drawn[drawn[:, 0] == 0.0, 2]).all() and not np.isnan(drawn[drawn[:, 0] == 0.0, 1]).any()
     assert np.isnan(drawn[drawn[:, 0] == 1.0, 1]).all() and not np.isnan(drawn[drawn[:, 0] == 1.0, 2]).any()
     for row in drawn[:50]:
-        point = tree.parameters(row)
-        assert tree.space.contains(point) is None
+        point, cells = tree.point(row)
+        assert tree.space.contains(point) is None and tree.space.cells(point) == cells
         again = np.array(tree.row(tree.space.flatten(point)))
         assert np.allclose(again, row, equal_nan=True)

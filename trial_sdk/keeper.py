@@ -44,25 +44,19 @@ import sys
 import time
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from . import channel, process_tree, waiter, wire
-from .launches import NAME, Folder, SpoolReader, me
+from .forwarding import Forwarder
+from .launches import NAME, Folder, me
+from .peers import Connection, Key, Launch, log
 from .socket_dir import is_private, make_private, socket_path
 
-PROCESS_WINDOW = 1 << 20
-ENGINE_WINDOW = 8 << 20
-TRIAL_BUFFER = 4 << 20  # what may wait to be read by a trial
-GREETING = 30.0  # seconds in which a connection must say what it is
 TICK = 1.0
 PR_SET_CHILD_SUBREAPER = 36
-
-_first: msgspec.msgpack.Decoder[wire.Hello | channel.Attach] = msgspec.msgpack.Decoder(wire.Hello | channel.Attach)
-_from_trial: msgspec.msgpack.Decoder[wire.FromTrial] = msgspec.msgpack.Decoder(wire.FromTrial)
-Key = tuple[str, int]
 
 
 class Lock(Struct, frozen=True):
@@ -71,96 +65,6 @@ class Lock(Struct, frozen=True):
     pid: int
     host: str
     socket: str
-
-
-class Launch:
-    """One launch that this keeper knows: running, or over and not yet forgotten."""
-
-    def __init__(self, trial: str, attempt: int, path: Path) -> None:
-        self.trial, self.attempt = trial, attempt
-        self.folder = Folder(path)
-        self.tree = process_tree.Tree(os.fsencode(path))
-        self.spools: dict[str, SpoolReader] = {}
-        self.connections: set[Connection] = set()
-        self.started = asyncio.Event()  # the inner shell is there, or never will be
-        self.over = False
-        self.told = False  # the present engine knows of it
-        self.exited_said = False
-        self.failed = ""
-        self.ending: asyncio.Task[None] | None = None
-        self.kill_at = 0.0
-        self.pidfd = -1
-        self.mine = True
-        self.piped = False  # the inner shell's pid comes by a pipe
-
-    @property
-    def key(self) -> Key:
-        """Trial id and attempt."""
-        return self.trial, self.attempt
-
-
-class Connection(asyncio.Protocol):
-    """One connection: frames in, messages out. It becomes a trial's process or the engine by its first message."""
-
-    def __init__(self, keeper: Keeper) -> None:
-        self._keeper = keeper
-        self._framer = wire.Framer()
-        self._transport: asyncio.Transport | None = None
-        self._greeting: asyncio.TimerHandle | None = None
-        self.launch: Launch | None = None
-        self.process = ""
-        self.waiting = 0
-        self.kind = ""  # of the waited-for report, once it is known
-        self.asked = False  # the engine was told of this request
-        self.engine: channel.Attach | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Wait for the greeting, for a while."""
-        self._transport = cast("asyncio.Transport", transport)
-        self._greeting = asyncio.get_running_loop().call_later(GREETING, self.close)
-
-    def data_received(self, data: bytes) -> None:
-        """Frames, each to whom it is for; garbage ends the connection (K12)."""
-        try:
-            for body in self._framer.feed(data):
-                if self.engine is not None:
-                    self._keeper.from_engine(self, wire.decode(channel.to_keeper, body))
-                elif self.launch is not None:
-                    self._keeper.from_trial(self, wire.decode(_from_trial, body))
-                else:
-                    if self._greeting is not None:
-                        self._greeting.cancel()
-                    self._keeper.greeted(self, wire.decode(_first, body))
-                if self._transport is None or self._transport.is_closing():
-                    return
-        except wire.WireError as error:
-            _log(f"a connection was ended: {error}")
-            self.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the keeper."""
-        if self._greeting is not None:
-            self._greeting.cancel()
-        self._transport = None
-        self._keeper.lost(self)
-
-    def send(self, message: wire.ToTrial | channel.FromKeeper) -> None:
-        """Send a message; a trial that does not read is dropped."""
-        if self._transport is None or self._transport.is_closing():
-            return
-        self._transport.write(wire.frame(channel.encoder.encode(message)))
-        if self.engine is None and self._transport.get_write_buffer_size() > TRIAL_BUFFER:
-            self.abort()
-
-    def close(self) -> None:
-        """End the connection after what was sent."""
-        if self._transport is not None:
-            self._transport.close()
-
-    def abort(self) -> None:
-        """End the connection now."""
-        if self._transport is not None:
-            self._transport.abort()
 
 
 class Keeper:
@@ -173,14 +77,11 @@ class Keeper:
         self.me = me()
         self.path = Path()
         self.launches: dict[Key, Launch] = {}
-        self.engine: Connection | None = None
         self.experiment = ""
-        self.in_flight = 0
-        self.ready: dict[tuple[str, int, str], tuple[Launch, SpoolReader]] = {}  # in the order of their turns
+        self.forward = Forwarder(self.launches, self._maybe_exited)
         self.waiters: dict[int, Launch] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.done = asyncio.Event()
-        self._pumping = False
         self._heard = time.monotonic()
         self._server: asyncio.Server | None = None
         self._inode = -1
@@ -198,6 +99,7 @@ class Keeper:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
         loop.add_signal_handler(signal.SIGTERM, self.done.set)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self._adopt()
         await self._listen()
         if ready_fd >= 0:
@@ -209,10 +111,10 @@ class Keeper:
         finally:
             ticker.cancel()
             self._unlisten()
-            if self.engine is not None:
-                self.engine.close()
+            if self.forward.engine is not None:
+                self.forward.engine.close()
             for _ in range(200):  # what was said last should still be heard
-                if self.engine is None:
+                if self.forward.engine is None:
                     break
                 await asyncio.sleep(0.01)
 
@@ -250,7 +152,7 @@ class Keeper:
             try:
                 await self._tick()
             except OSError as error:  # a full disk, say; the next tick tries again
-                _log(f"a tick failed: {error}")
+                log(f"a tick failed: {error}")
 
     async def _tick(self) -> None:
         for launch in list(self.launches.values()):
@@ -259,15 +161,15 @@ class Keeper:
             if launch.pidfd < 0 or not (launch.started.is_set() or launch.piped):
                 self._watch(launch)
                 self._check(launch)
-            if launch.told and self.engine is not None:
-                self._look_at_spools(launch)
+            if launch.told and self.forward.engine is not None:
+                self.forward.look(launch)
         if not self._bound():
             make_private(self.path.parent)
             if self._server is not None:
                 self._server.close()
             await self._listen()
-            _log("the socket was swept away and is bound again")
-        if self.engine is None and time.monotonic() - self._heard > self.lease:
+            log("the socket was swept away and is bound again")
+        if self.forward.engine is None and time.monotonic() - self._heard > self.lease:
             await self._lease_over()
 
     def _adopt(self) -> None:
@@ -286,7 +188,7 @@ class Keeper:
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log(f"{task.get_name()} failed: {error!r}")
+            log(f"{task.get_name()} failed: {error!r}")
 
     # -- connections --------------------------------------------------------------------------------------------------
     def greeted(self, connection: Connection, message: wire.Hello | channel.Attach) -> None:
@@ -301,7 +203,7 @@ class Keeper:
                     return
                 connection.launch, connection.process = launch, message.process
                 launch.connections.add(connection)
-                connection.send(wire.EngineState(self.engine is not None))
+                connection.send(wire.EngineState(self.forward.engine is not None))
                 if launch.ending is not None:
                     connection.send(wire.StopNotice())
             case channel.Attach():
@@ -318,10 +220,13 @@ class Keeper:
             connection.close()
             return
         if message.epoch > latest:
-            temporary = self._epoch_file.with_suffix(".new")
-            temporary.write_text(str(message.epoch))
-            temporary.replace(self._epoch_file)
-        old, self.engine = self.engine, connection
+            try:
+                temporary = self._epoch_file.with_suffix(".new")
+                temporary.write_text(str(message.epoch))
+                temporary.replace(self._epoch_file)
+            except OSError as error:  # a full disk must not keep the engine out
+                log(f"{self._epoch_file}: {error}")
+        old, self.forward.engine = self.forward.engine, connection
         connection.engine = message
         self.experiment = message.experiment
         if old is not None:
@@ -340,22 +245,17 @@ class Keeper:
         """A connection ended."""
         if connection.launch is not None:
             connection.launch.connections.discard(connection)
-        if connection is self.engine:
-            self.engine = None
+        if connection is self.forward.engine:
+            self.forward.engine = None
             self._heard = time.monotonic()
             self._forget_sent()
             self._tell_trials(connected=False)
 
     def _forget_sent(self) -> None:
         """What the last engine was sent and told does not count for the next one (K4)."""
-        self.ready.clear()
-        self.in_flight = 0
+        self.forward.reset()
         for launch in list(self.launches.values()):
             launch.told = launch.exited_said = False
-            for reader in launch.spools.values():
-                reader.rewind(reader.recorded)
-            for connection in launch.connections:
-                connection.asked = False
             if launch.over:
                 self._drop(launch)  # its folder has everything, should the next engine ask
 
@@ -373,15 +273,15 @@ class Keeper:
             case wire.Hello():
                 connection.abort()
             case wire.Poke():
-                self._more(launch, connection.process)
+                self.forward.more(launch, connection.process)
             case wire.Waiting():
                 connection.waiting, connection.kind, connection.asked = message.number, "", False
-                self._more(launch, connection.process)
-                self._serve_waiting(launch, connection)
+                self.forward.more(launch, connection.process)
+                self.forward.serve(launch, connection)
 
     def from_engine(self, connection: Connection, message: channel.ToKeeper) -> None:
         """The engine said something."""
-        if connection is not self.engine:
+        if connection is not self.forward.engine:
             return
         match message:
             case channel.Attach():
@@ -393,19 +293,15 @@ class Keeper:
             case channel.Stop():
                 self._stop(_key(message.trial, message.attempt), message.grace)
             case channel.Ack():
-                self._ack(message)
+                self.forward.ack(message)
             case channel.Answer():
-                self._answer(message)
+                self.forward.answer(message)
             case channel.Forget():
                 launch = self.launches.get((message.trial, message.attempt))
                 if launch is not None and launch.over:
                     self._drop(launch)
             case channel.Shutdown():
                 self._task(self._shutdown(), "shutdown")
-
-    def _say(self, message: channel.FromKeeper) -> None:
-        if self.engine is not None:
-            self.engine.send(message)
 
     # -- launching ----------------------------------------------------------------------------------------------------
     def _launch(self, message: channel.Launch) -> None:
@@ -423,7 +319,7 @@ class Keeper:
                 self._probe(key, {})
             return
         except OSError as error:
-            self._say(channel.LaunchFailed(*key, f"{path}: {error.strerror}"))
+            self.forward.say(channel.LaunchFailed(*key, f"{path}: {error.strerror}"))
             return
         launch = Launch(*key, path)
         launch.told = True
@@ -502,13 +398,10 @@ class Keeper:
     def _has_started(self, launch: Launch) -> None:
         launch.started.set()
         self._tell_launched(launch)
-        self._look_at_spools(launch)
+        self.forward.look(launch)
 
     def _failed(self, launch: Launch, reason: str) -> None:
-        try:
-            launch.folder.write("failed", reason)
-        except OSError as error:  # the folder alone already says that it is never started again
-            _log(f"{launch.folder.path}: {error}")
+        self._note(launch, "failed", reason)  # the folder alone already says that it is never started again
         launch.failed = reason
         launch.over = True
         launch.started.set()
@@ -516,31 +409,32 @@ class Keeper:
         self._tell_launched(launch)
         self._drop(launch)
 
+    @staticmethod
+    def _note(launch: Launch, name: str, text: str) -> None:
+        """Write a small file that a full disk may do without."""
+        try:
+            launch.folder.write(name, text)
+        except OSError as error:
+            log(f"{launch.folder.path}: {error}")
+
     def _tell_launched(self, launch: Launch) -> None:
         if launch.failed and launch.told:
-            self._say(channel.LaunchFailed(*launch.key, launch.failed))
+            self.forward.say(channel.LaunchFailed(*launch.key, launch.failed))
         elif launch.started.is_set() and launch.told and launch.tree.leader is not None:
-            self._say(channel.Launched(*launch.key, launch.tree.leader[0], launch.folder.started()))
+            self.forward.say(channel.Launched(*launch.key, launch.tree.leader[0], launch.folder.started()))
 
     def _probe(self, key: Key, recorded: dict[str, int]) -> None:
         """Say what became of a launch, and send what the engine does not have of it."""
         launch = self.launches.get(key) or self._load(key)
         if launch is None:
-            self._say(channel.NeverLaunched(*key))
+            self.forward.say(channel.NeverLaunched(*key))
             return
         launch.told, launch.exited_said = True, False
         self._tell_launched(launch)
         if launch.failed:
             self._drop(launch)
             return
-        self._look_at_spools(launch)
-        for name, reader in launch.spools.items():
-            self.in_flight -= reader.unacked
-            reader.rewind(recorded.get(name, 0))
-            self._turn(launch, reader)
-        for connection in launch.connections:
-            connection.asked = False
-            self._serve_waiting(launch, connection)
+        self.forward.begin(launch, recorded)
         self._maybe_exited(launch)
 
     def _load(self, key: Key) -> Launch | None:
@@ -572,13 +466,9 @@ class Keeper:
     def _drop(self, launch: Launch) -> None:
         """Forget a launch; its folder keeps everything."""
         self.launches.pop(launch.key, None)
-        for reader in launch.spools.values():
-            self.in_flight -= reader.unacked
-            self.ready.pop((*launch.key, reader.process), None)
-        launch.spools.clear()
+        self.forward.drop(launch)
         for connection in list(launch.connections):
             connection.close()
-        self._pump_soon()
 
     def _path(self, key: Key) -> Path:
         return self.trials / key[0] / str(key[1])
@@ -658,22 +548,22 @@ class Keeper:
         launch.over = True
         self._unwatch(launch)
         if launch.folder.text("exit") == "" and not launch.folder.time("lost"):
-            launch.folder.write("lost", "")
-        self._look_at_spools(launch)
+            self._note(launch, "lost", "")
+        self.forward.look(launch)
         for reader in launch.spools.values():
             reader.limit = reader.size()
         self._maybe_exited(launch)
 
     def _maybe_exited(self, launch: Launch) -> None:
         """K5."""
-        if not launch.over or not launch.told or launch.exited_said or self.engine is None or launch.failed:
+        if not launch.over or not launch.told or launch.exited_said or self.forward.engine is None or launch.failed:
             return
         if any(reader.limit is None or reader.offset < reader.limit for reader in launch.spools.values()):
             return
         launch.exited_said = True
         folder = launch.folder
-        ended = folder.time("exit") or folder.time("lost")
-        self._say(
+        ended = folder.time("exit") or folder.time("lost") or time.time_ns() // 1000
+        self.forward.say(
             channel.Exited(*launch.key, folder.status(), ended, folder.text("reason").strip(), stderr=folder.stderr())
         )
 
@@ -681,7 +571,7 @@ class Keeper:
         """K8."""
         launch = self.launches.get(key) or self._load(key)
         if launch is None:
-            self._say(channel.NeverLaunched(*key))
+            self.forward.say(channel.NeverLaunched(*key))
             return
         if launch.over:
             if not launch.told:
@@ -697,11 +587,11 @@ class Keeper:
     async def _end(self, launch: Launch, reason: str = "") -> None:
         """K8: StopNotice, TERM, grace, KILL."""
         if not launch.mine:
-            _log(f"{launch.folder.path} runs on another host, boot or pid namespace: it can't be stopped from here")
+            log(f"{launch.folder.path} runs on another host, boot or pid namespace: it can't be stopped from here")
             launch.ending = None
             return
         if reason:
-            launch.folder.write("reason", reason)
+            self._note(launch, "reason", reason)
         for connection in list(launch.connections):
             connection.send(wire.StopNotice())
         with contextlib.suppress(TimeoutError):
@@ -748,9 +638,9 @@ class Keeper:
     async def _lease_over(self) -> None:
         """K11."""
         running = [launch for launch in self.launches.values() if not launch.over]
-        _log(f"no engine for {self.lease:g} s: {len(running)} trials are ended")
+        log(f"no engine for {self.lease:g} s: {len(running)} trials are ended")
         await self._end_all(self.grace, "lease")
-        if self.engine is None:
+        if self.forward.engine is None:
             self.done.set()
 
     async def _shutdown(self) -> None:
@@ -767,105 +657,6 @@ class Keeper:
             pause = min(pause * 1.5, 0.25)
         self.done.set()
 
-    # -- reports ------------------------------------------------------------------------------------------------------
-    def _more(self, launch: Launch, process: str) -> None:
-        """There may be more in this process's spool."""
-        reader = launch.spools.get(process)
-        if reader is None:
-            path = launch.folder.path / f"{process}.spool"
-            if not path.exists():
-                return
-            reader = launch.spools[process] = SpoolReader(path)
-        self._turn(launch, reader)
-
-    def _look_at_spools(self, launch: Launch) -> None:
-        """Find new spools, and those with more in them than was sent."""
-        for path in launch.folder.spools():
-            name = path.name.removesuffix(".spool")
-            if name not in launch.spools and NAME.match(name):
-                launch.spools[name] = SpoolReader(path)
-        for reader in launch.spools.values():
-            if reader.size() > reader.offset:
-                self._turn(launch, reader)
-
-    def _turn(self, launch: Launch, reader: SpoolReader) -> None:
-        if launch.told and launch.started.is_set() and self.engine is not None and reader.unacked < PROCESS_WINDOW:
-            self.ready[(*launch.key, reader.process)] = (launch, reader)
-            self._pump_soon()
-
-    def _pump_soon(self) -> None:
-        if not self._pumping and self.ready:
-            self._pumping = True
-            asyncio.get_running_loop().call_soon(self._pump)
-
-    def _pump(self) -> None:
-        """K6: forward, a chunk a turn, while the windows are open; a bounded amount at a time."""
-        self._pumping = False
-        for _ in range(16):
-            if not self.ready or self.engine is None or self.in_flight >= ENGINE_WINDOW:
-                return
-            key, (launch, reader) = next(iter(self.ready.items()))
-            del self.ready[key]
-            taken = reader.take()
-            if taken is None:
-                if reader.damaged and reader.limit != reader.offset:
-                    _log(f"{reader.path}: {reader.damaged}")
-                if reader.damaged or launch.over:
-                    reader.limit = reader.offset  # nothing whole is left
-            else:
-                first, data = taken
-                self.in_flight += len(data)
-                self._say(channel.Reports(*launch.key, reader.process, first, data))
-                if reader.unacked < PROCESS_WINDOW:
-                    self.ready[key] = (launch, reader)  # at the end of the queue
-            for connection in launch.connections:
-                if connection.process == reader.process and connection.waiting:
-                    self._serve_waiting(launch, connection)
-            self._maybe_exited(launch)
-        self._pump_soon()
-
-    def _ack(self, message: channel.Ack) -> None:
-        launch = self.launches.get((message.trial, message.attempt))
-        reader = launch.spools.get(message.process) if launch is not None else None
-        if launch is None or reader is None:
-            return
-        self.in_flight -= reader.ack(message.number)
-        for connection in launch.connections:
-            if connection.process == message.process and connection.waiting:
-                if reader.recorded >= connection.waiting:
-                    self._serve_waiting(launch, connection)
-                else:
-                    connection.send(wire.Recorded(reader.recorded))
-        if reader.limit is None or reader.offset < reader.limit:
-            self._turn(launch, reader)
-        self._pump_soon()
-
-    def _serve_waiting(self, launch: Launch, connection: Connection) -> None:
-        """K7: what a waiting process can be told now, or the engine about it."""
-        reader = launch.spools.get(connection.process)
-        number = connection.waiting
-        if reader is None or not number or not launch.told or self.engine is None or number > reader.number:
-            return
-        if not connection.kind:
-            report = reader.report(number)
-            connection.kind = report.kind if report is not None else "?"
-        if connection.kind == "R":
-            if not connection.asked:
-                connection.asked = True
-                self._say(channel.TrialWaits(*launch.key, connection.process, number))
-        elif reader.recorded >= number:
-            connection.waiting = 0
-            connection.send(wire.Recorded(reader.recorded))
-
-    def _answer(self, message: channel.Answer) -> None:
-        launch = self.launches.get((message.trial, message.attempt))
-        if launch is None:
-            return
-        for connection in launch.connections:
-            if connection.process == message.process and connection.waiting == message.number:
-                connection.waiting, connection.asked = 0, False
-                connection.send(wire.Parameters(message.number, message.phase, message.parameters))
-
 
 def _key(trial: str, attempt: int) -> Key:
     """A launch's key, checked, since it becomes a path."""
@@ -880,13 +671,6 @@ def _link(path: Path, target: str) -> None:
         temporary.unlink()
     temporary.symlink_to(target)
     temporary.replace(path)
-
-
-def _log(line: str) -> None:
-    """A line to stderr, which is `keeper.log`."""
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    sys.stderr.write(f"{stamp} keeper {os.getpid()}: {line}\n")
-    sys.stderr.flush()
 
 
 def read_lock(path: Path) -> Lock | None:
@@ -913,7 +697,7 @@ def _subreaper() -> None:
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-            _log(f"no subreaper: {os.strerror(ctypes.get_errno())}")
+            log(f"no subreaper: {os.strerror(ctypes.get_errno())}")
 
 
 def main(arguments: list[str] | None = None) -> int:

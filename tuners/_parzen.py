@@ -20,11 +20,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine.space import Param, Space
+from ..engine.space import Cell, Param, Space
+from ._history import Cells
 
 Floats: TypeAlias = NDArray[np.float64]
 
-SNAPPED = 4096  # values up to which candidates are moved to the centres of cells
+SNAPPED = 1024  # values up to which candidates are moved to the centres of cells
 _Z: Floats = np.linspace(-8.5, 8.5, 17 * 240 + 1)
 _PHI: Floats = np.array([0.5 * math.erfc(-z / math.sqrt(2.0)) for z in _Z.tolist()])
 
@@ -67,15 +68,27 @@ class Axes:
                 row[param.index] = float(param.cell(value)) if param.categorical else param.to_unit(value)
         return row
 
-    def parameters(self, row: Floats) -> dict[str, Any]:
-        """The parameters of a row."""
+    def point(self, row: Floats) -> tuple[dict[str, Any], Cells]:
+        """The parameters of a row, and its cells."""
         places = row.tolist()
+        cells: list[Cell | None] = [None] * self.count
 
-        def value(param: Param) -> Any:
+        def choose(param: Param) -> Any:
             place = places[param.index]
-            return param.at(int(place)) if param.categorical else param.from_unit(place)
+            if param.categorical:
+                cells[param.index] = int(place)
+                return param.at(int(place))
+            value = param.from_unit(place)
+            cells[param.index] = param.cell(value)
+            return value
 
-        return self.space.draw(value)
+        return self.space.draw(choose), tuple(cells)
+
+    def features(self, rows: Floats) -> tuple[Floats, Floats]:
+        """What the kernels' logarithms are linear in (c x (2 numeric + d)), and the categorical codes."""
+        active = ~np.isnan(rows)
+        x = np.where(active, rows, 0.0)[:, self.numeric]
+        return np.concatenate([x * x, x, active], axis=1), rows[:, self.categorical]
 
     def settle(self, rows: Floats) -> Floats:
         """Move places of countable parameters to the centres of their cells, and take out what is not active."""
@@ -121,13 +134,13 @@ class Density:
 
     def log(self, rows: Floats) -> Floats:
         """The log density at each row of `rows` (c x d), shape (c,)."""
-        axes = self.axes
-        active = ~np.isnan(rows)
-        filled = np.where(active, rows, 0.0)
-        x = filled[:, axes.numeric]
-        logs: Floats = np.concatenate([x * x, x, active], axis=1) @ self._features
-        if len(axes.categorical):
-            same = rows[:, axes.categorical].T[:, :, None] == self._codes.T[:, None, :]  # NaN is equal to nothing
+        return self.log_of(*self.axes.features(rows))
+
+    def log_of(self, features: Floats, codes: Floats) -> Floats:
+        """The same, of rows that `Axes.features` took apart."""
+        logs: Floats = features @ self._features
+        if codes.shape[1]:
+            same = codes.T[:, :, None] == self._codes.T[:, None, :]  # NaN is equal to nothing
             logs += self._same * same.sum(axis=0)
         logs += self._log_weights
         top = logs.max(axis=1)

@@ -84,12 +84,13 @@ class TPE:
             return Suggestion(self._random(ask.space, table, generator), decision={"rule": "random start"})
         good, rest = table.split(self.args)
         candidates = good.sample(generator, self.args.n_ei_candidates)
-        score = good.log(candidates) - rest.log(candidates)
+        features = table.axes.features(candidates)
+        score = good.log_of(*features) - rest.log_of(*features)
         order = np.argsort(-score, kind="stable")
         seen: dict[str, Any] = {"observed": len(table.ranking), "candidates": len(order)}
         for place in order.tolist():
-            point = table.axes.parameters(candidates[place])
-            if ask.space.cells(point) not in table.taken:
+            point, cells = table.axes.point(candidates[place])
+            if cells not in table.taken:
                 return Suggestion(point, decision={"rule": "tpe", "score": round(float(score[place]), 6), **seen})
         return Suggestion(self._random(ask.space, table, generator), decision={"rule": "all candidates taken", **seen})
 
@@ -188,19 +189,18 @@ class _Table:
     def _rest(self, good: list[int], forgetting: int, room: int) -> tuple[list[int], Floats]:
         """Rows that are not good, in time, with their weights: the newest half of the room, and of the older ones
         evenly spaced ones that stand for their neighbours too."""
-        n = len(self._times)
-        chosen = np.ones(n, dtype=np.bool_)
+        chosen = np.ones(len(self._times), dtype=np.bool_)
         chosen[good] = False
         times = np.flatnonzero(chosen)
-        weights = np.ones(len(times))
-        ramp = len(times) - forgetting
-        if ramp > 0:
-            weights[:ramp] = np.linspace(1.0 / len(times), 1.0, ramp)
-        if len(times) > room:
+        n = len(times)
+        places, mass = np.arange(n), np.ones(n)
+        if n > room:
             newest = room // 2
-            older = len(times) - newest
-            stride = older / max(room - newest, 1)
-            places = (np.arange(room - newest) * stride).astype(np.intp)
-            weights = np.append(weights[places] * stride, weights[older:])
-            times = np.append(times[places], times[older:])
-        return [self._times[time] for time in times.tolist()], weights
+            stride = (n - newest) / max(room - newest, 1)
+            spaced = (np.arange(room - newest) * stride).astype(np.intp)
+            places = np.append(spaced, np.arange(n - newest, n))
+            mass = np.append(np.full(len(spaced), stride), np.ones(newest))
+        ramp = n - forgetting
+        if ramp > 1:
+            mass *= np.minimum(1.0 / n + places * ((1.0 - 1.0 / n) / (ramp - 1)), 1.0)
+        return [self._times[time] for time in times[places].tolist()], mass

@@ -1,0 +1,45 @@
+# What is done here by hand and by CI. `just` alone lists it; .venv/bin/just is installed by `scripts/setup dev`.
+
+[private]
+default:
+    @just --list --unsorted
+
+# Make .venv with everything that development needs.
+setup:
+    scripts/setup test dev examples torch
+
+# Style, format and types.
+check:
+    scripts/check
+
+# Put the code into the format.
+format:
+    .venv/bin/ruff check --fix-only .
+    .venv/bin/ruff format .
+
+# All tests; options go to pytest.
+test *OPTIONS:
+    scripts/test {{OPTIONS}}
+
+# Set up and run the quickstart experiment; options go to `tune create`.
+quickstart *OPTIONS:
+    scripts/quickstart {{OPTIONS}}
+
+# Kill the writer of the log, and a whole engine with live trials, COUNT times each.
+crash COUNT='200':
+    TUNE_CRASHES={{COUNT}} .venv/bin/python -m pytest -n 2 --timeout 0 tests/test_engine_log.py -k killed
+    TUNE_CRASHES={{COUNT}} .venv/bin/python -m pytest -n 2 --timeout 0 tests/crash
+
+# The table of figures: every measure beside its raw limit. On a quiet machine. NAMES: only these.
+bench *NAMES:
+    .venv/bin/python benchmarks/table.py {{NAMES}}
+
+# Build the wheel into dist/ and check what is in it.
+wheel:
+    rm -rf build dist src/*.egg-info
+    .venv/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+    .venv/bin/python scripts/check_wheel.py dist/*.whl
+
+# The picture of the terminal in the README, from a real run.
+picture:
+    .venv/bin/python scripts/picture.py docs/terminal.svg

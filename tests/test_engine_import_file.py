@@ -1,0 +1,108 @@
+"""Files of results from elsewhere: what is taken, and what is refused with its place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tune.engine.errors import UsageError
+from tune.engine.import_file import Result, read
+from tune.trial_sdk import values
+
+
+def results(folder: Path, text: str) -> list[Result]:
+    file = folder / "results.json"
+    file.write_text(text, encoding="utf-8")
+    return read(file)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"parameter": {"lr": 0.5}, "value": 1}, {"parameters": {"lr": 1.0}, "value": {"default": 2, "x": "y"}}]',
+        '{"parameter": {"lr": 0.5}, "value": 1}\n\n{"parameters": {"lr": 1.0}, "value": {"default": 2, "x": "y"}}\n',
+        '\ufeff[{"id": "a", "parameter": "{\\"lr\\": 0.5}", "value": 1},'
+        ' {"trial": 3, "phase": 0, "status": "FAILED", "parameters": {"lr": 1.0}, "value": {"default": 2, "x": "y"}}]',
+    ],
+)
+def test_lists_and_lines_of_results(tmp_path: Path, text: str) -> None:
+    assert results(tmp_path, text) == [('{"lr":0.5}', "1"), ('{"lr":1.0}', '{"default":2,"x":"y"}')]
+
+
+def test_an_empty_list_is_no_error(tmp_path: Path) -> None:
+    assert results(tmp_path, "[]") == [] and results(tmp_path, "\n") == []
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("NaN", '"NaN"'),
+        ("-Infinity", '"-Infinity"'),
+        ('"Infinity"', '"Infinity"'),
+        ("1e999", '"Infinity"'),
+        ("-3", "-3"),
+    ],
+)
+def test_numbers_that_are_not_finite_are_texts(tmp_path: Path, value: str, expected: str) -> None:
+    assert results(tmp_path, f'[{{"parameter": {{}}, "value": {value}}}]') == [("{}", expected)]
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("[1]", "result 0 is no object"),
+        ('[{"value": 1}]', 'result 0 has no object "parameter"'),
+        ('[{"parameter": [1], "value": 1}]', 'result 0 has no object "parameter"'),
+        ('[{"parameter": {}}]', 'result 0 has no "value"'),
+        ('[{"parameter": {}, "value": 1}, {"parameter": {}, "value": "good"}]', "result 1: the value is"),
+        ('[{"parameter": {}, "value": {"loss": 1}}]', "result 0: the value is"),
+        ('[{"parameter": {}, "value": null}]', "result 0: the value is"),
+        ('[{"parameter": {"a": 99999999999999999999}, "value": 1}]', "result 0: an integer of 67 bits"),
+        ('[\n{"parameter": {},\n', "results.json:3:1: this is not JSON"),
+        ('{"parameter": {}, "value": 1}\n{"parameter"\n', "results.json:2:13: this is not JSON"),
+        ("[" * 100_000, "this can't be read"),
+        ("trial,value\n0,1\n", "results.json:1:1: this is not JSON"),
+    ],
+)
+def test_what_is_no_result(tmp_path: Path, text: str, wrong: str) -> None:
+    with pytest.raises(UsageError) as error:
+        results(tmp_path, text)
+    assert wrong in error.value.message
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no file"):
+        read(tmp_path / "none.json")
+    with pytest.raises(UsageError, match="can't be read"):
+        read(tmp_path)
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match="is no text"):
+        read(tmp_path / "binary")
+
+
+scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text()
+objects = st.dictionaries(
+    st.text(), st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+)
+
+
+@given(st.lists(st.tuples(objects, st.floats())))
+def test_what_python_writes_is_read(tmp_path_factory: pytest.TempPathFactory, given: list[tuple[Any, float]]) -> None:
+    file = tmp_path_factory.getbasetemp() / "given.json"
+    text = json.dumps([{"parameter": parameters, "value": value} for parameters, value in given])
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return
+    file.write_text(text, encoding="utf-8")
+    try:
+        found = read(file)
+    except UsageError as error:
+        assert "no valid Unicode" in error.message  # half a character, written as an escape
+        return
+    assert [repr(values.number(one.value)) for one in found] == [repr(value) for _, value in given]
