@@ -7,11 +7,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..engine import import_file
+from ..engine import home, import_file
 from ..engine.client import ask
 from ..engine.errors import TuneError
 from ..engine.requests import AskImport, Refused
-from .reading import Reference, actor, opened, say
+from .reading import Reference, actor, say
 
 
 def import_(
@@ -23,9 +23,7 @@ def import_(
 ) -> None:
     """Give the tuner results from elsewhere: NNI's export, or one of `tune export --format json` or jsonl."""
     found = import_file.read(file)
-    with opened(id) as experiment:
-        folder = experiment.folder
-    who = actor()
+    folder, who = home.find(id), actor()
     try:
         running = ask(folder, *(AskImport(who, one.parameters, one.value) for one in found))
     except Refused as error:

@@ -27,6 +27,7 @@ from .reduce import reduce
 from .requests import AskStop, PersonsRequest, Refused, Request
 from .state import State
 
+_running: list[subprocess.Popen[bytes]] = []
 START_TIMEOUT = 120.0  # seconds until an engine must have started; the replay of a huge log is in there
 
 
@@ -37,12 +38,16 @@ class View:
         """Replays the log; `TuneError` when it is missing, damaged or from a newer version."""
         self.folder = folder
         self.state = State()
+        self._chain: bytes | None = None
         try:
             self._reader = Reader(folder.events)
-            self._chain: bytes | None = None
-            self.catch_up()
         except LogError as error:
             raise TuneError(str(error), f"tune verify {folder.id} says more.") from error
+        try:
+            self.catch_up()
+        except BaseException:
+            self._reader.close()
+            raise
 
     def catch_up(self, upto: int | None = None) -> list[Fact]:
         """Fold what is new in the log, and return it."""
@@ -175,7 +180,10 @@ def start(folder: Folder, *, actor: str, updates: PersonsRequest | None = None) 
     A folder without a log is a new experiment: its `config.json` is taken. `updates` is done right after the start.
     `TuneError` when the start failed; then no process is left. An interrupt while it waits ends the process too.
     """
-    return _start(folder, actor, updates).pid
+    process = _start(folder, actor, updates)
+    _running.append(process)  # it runs on, and its handle is kept until it has ended
+    _running[:] = [engine for engine in _running if engine.poll() is None]
+    return process.pid
 
 
 def stop_orphans(folder: Folder, *, actor: str) -> None:

@@ -6,6 +6,7 @@ A checkout without symbolic links builds a nearly empty wheel without an error: 
 for each file that is missing or too much.
 """
 
+# ruff: noqa: T201 -- a program that prints
 from __future__ import annotations
 
 import sys

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tune.engine.errors import UsageError
@@ -86,12 +86,11 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text()
-objects = st.dictionaries(
-    st.text(), st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
-)
+objects = st.dictionaries(st.text(max_size=5), scalars | st.lists(scalars, max_size=3), max_size=3)
 
 
-@given(st.lists(st.tuples(objects, st.floats())))
+@settings(max_examples=30)
+@given(st.lists(st.tuples(objects, st.floats()), max_size=5))
 def test_what_python_writes_is_read(tmp_path_factory: pytest.TempPathFactory, given: list[tuple[Any, float]]) -> None:
     file = tmp_path_factory.getbasetemp() / "given.json"
     text = json.dumps([{"parameter": parameters, "value": value} for parameters, value in given])

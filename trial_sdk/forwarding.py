@@ -1,4 +1,4 @@
-"""Forwarding: reports from the spools of a host's trials to the engine, fairly and within bounds (the keeper's K4 to K7).
+"""Forwarding: reports from the spools of a host to the engine, fairly and within bounds (the keeper's K4 to K7).
 
 Spools are read in whole frames that nobody decodes. What is in flight is bounded per process and in all; processes
 take turns; acknowledgements open the windows again and free the processes that wait for them.
