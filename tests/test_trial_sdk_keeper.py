@@ -35,8 +35,7 @@ class Engine:
         self.task = asyncio.create_task(self._listen())
 
     def send(self, *messages: channel.ToKeeper) -> None:
-        for message in messages:
-            self.writer.write(wire.frame(channel.encoder.encode(message)))
+        self.writer.write(b"".join(wire.frame(channel.encoder.encode(message)) for message in messages))
 
     async def _listen(self) -> None:
         framer = wire.Framer()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -11,16 +12,15 @@ from tune.trial_sdk import socket_dir
 
 
 @pytest.fixture
-def runtime(tmp_path, monkeypatch):
-    folder = tmp_path / "run"
-    folder.mkdir(mode=0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
-    return folder
+def runtime(monkeypatch):
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:  # short, as real ones are
+        folder = Path(place) / "run"
+        folder.mkdir(mode=0o700)
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+        yield folder
 
 
 def test_the_runtime_folder_comes_first(runtime, tmp_path):
-    if len(str(runtime)) > 60:
-        pytest.skip("the temporary folder's own path is too long")
     path = socket_dir.socket_path(tmp_path, ".k")
     assert path.parent == runtime / "tune"
     assert path == socket_dir.socket_path(tmp_path, ".k")

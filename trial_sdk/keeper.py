@@ -498,6 +498,7 @@ class Keeper:
     def _waiter_gone(self, launch: Launch, pid: int) -> None:
         self._unwatch(launch)
         self.waiters.pop(pid, None)
+        launch.tree.watched = True
         self._check(launch)
 
     def _unwatch(self, launch: Launch) -> None:
@@ -537,11 +538,8 @@ class Keeper:
             launch.ending = self._task(self._kill(launch), f"kill {launch.trial}/{launch.attempt}")
             return
         if launch.mine and launch.tree.group_lives():
-            for process in launch.tree.members(group_only=True):
-                process_tree.send(process, signal.SIGKILL)
-            if not process_tree.PROC and launch.tree.leader is not None:
-                with contextlib.suppress(OSError):
-                    os.killpg(launch.tree.leader[0], signal.SIGKILL)
+            launch.ending = self._task(self._clear(launch), f"clear {launch.trial}/{launch.attempt}")
+            return
         self._is_over(launch)
 
     def _is_over(self, launch: Launch) -> None:
@@ -620,6 +618,19 @@ class Keeper:
             living = launch.tree.signal(signal.SIGKILL)
             if not living and not launch.folder.held() and not launch.tree.group_lives():
                 break
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 1.0)
+        self._is_over(launch)
+
+    async def _clear(self, launch: Launch) -> None:
+        """KILL what a normal end left of the process group; who has left the group may stay until Shutdown."""
+        pause = 0.002
+        while launch.tree.group_lives():
+            for process in launch.tree.members(group_only=True):
+                process_tree.send(process, signal.SIGKILL)
+            if not process_tree.PROC and launch.tree.leader is not None:
+                with contextlib.suppress(OSError):
+                    os.killpg(launch.tree.leader[0], signal.SIGKILL)
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, 1.0)
         self._is_over(launch)

@@ -128,6 +128,7 @@ class Tree:
         self._seen: dict[int, Process] = {}
         self.leader: tuple[int, int] | None = None
         self.waiter: Process | None = None
+        self.watched = False  # its waiter's end was seen as it came: the group's number can't be another's yet
 
     def lead(self) -> bool:
         """Whether the process group is still the trial's: its leader is there (dead or alive), or others of it are."""
@@ -159,7 +160,8 @@ class Tree:
         found: dict[int, Process] = {}
         if self.leader is not None and self.lead():
             pid = self.leader[0]
-            alone = pid not in processes  # without its leader, a group is known by its environment
+            # Without its leader, a group is known by its environment, unless its end is only just past.
+            alone = pid not in processes and not self.watched
             for process in processes.values():
                 if process.group != pid and (process.session != pid or group_only):
                     continue
