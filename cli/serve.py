@@ -16,6 +16,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 import msgspec
 import structlog
@@ -144,6 +145,19 @@ def _disk_full(message: str) -> None:
     _logger.error("the disk is full: waiting for room, trials go on", detail=message)
 
 
+def log_to(file: TextIO) -> None:
+    """Let the engine in this process say what it says as JSON lines to this file."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(file=file),
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The engine's own process."""
     parser = argparse.ArgumentParser(prog="tune.cli.serve")
@@ -152,15 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--actor", default="")
     parser.add_argument("--updates", default="")
     given = parser.parse_args(arguments)
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
-    )
+    log_to(sys.stderr)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     ready = os.fdopen(given.ready_fd, "w", encoding="utf-8")
     os.set_inheritable(given.ready_fd, False)

@@ -174,13 +174,14 @@ def ask(folder: Folder, *requests: PersonsRequest) -> bool:
     return asyncio.run(main())
 
 
-def start(folder: Folder, *, actor: str, updates: PersonsRequest | None = None) -> int:
+def start(folder: Folder, *, actor: str, updates: PersonsRequest | None = None, cancel: int | None = None) -> int:
     """Start the experiment's engine in a process of its own: its pid, once ENGINE_STARTED is durable.
 
     A folder without a log is a new experiment: its `config.json` is taken. `updates` is done right after the start.
-    `TuneError` when the start failed; then no process is left. An interrupt while it waits ends the process too.
+    `TuneError` when the start failed; then no process is left. An interrupt while it waits ends the process too, and
+    so does a descriptor `cancel` that becomes readable: `KeyboardInterrupt`.
     """
-    process = _start(folder, actor, updates)
+    process = _start(folder, actor, updates, cancel)
     _running.append(process)  # it runs on, and its handle is kept until it has ended
     _running[:] = [engine for engine in _running if engine.poll() is None]
     return process.pid
@@ -188,7 +189,7 @@ def start(folder: Folder, *, actor: str, updates: PersonsRequest | None = None) 
 
 def stop_orphans(folder: Folder, *, actor: str) -> None:
     """Stop an experiment whose engine died: what still runs of it is ended, and the log says STOPPED."""
-    _start(folder, actor, AskStop(actor)).wait()
+    _start(folder, actor, AskStop(actor), None).wait()
 
 
 def write_offline(folder: Folder, *requests: Request) -> None:
@@ -210,7 +211,7 @@ def write_offline(folder: Folder, *requests: Request) -> None:
         held.release()
 
 
-def _start(folder: Folder, actor: str, updates: PersonsRequest | None) -> subprocess.Popen[bytes]:
+def _start(folder: Folder, actor: str, updates: PersonsRequest | None, cancel: int | None) -> subprocess.Popen[bytes]:
     read_end, write_end = os.pipe()
     command = [sys.executable, "-P", "-m", "tune.cli.serve", str(folder.path), "--ready-fd", str(write_end)]
     command += ["--actor", actor]
@@ -231,7 +232,7 @@ def _start(folder: Folder, actor: str, updates: PersonsRequest | None) -> subpro
     finally:
         os.close(write_end)
     try:
-        said = _await_ready(read_end)
+        said = _await_ready(read_end, cancel)
     except BaseException:
         process.terminate()
         process.wait()
@@ -245,12 +246,15 @@ def _start(folder: Folder, actor: str, updates: PersonsRequest | None) -> subpro
     raise TuneError(str(message), f"See {folder.engine_log}.")
 
 
-def _await_ready(descriptor: int) -> dict[str, object]:
+def _await_ready(descriptor: int, cancel: int | None) -> dict[str, object]:
     data = b""
+    watched = [descriptor] if cancel is None else [descriptor, cancel]
     while not data.endswith(b"\n"):
-        ready, _, _ = select.select([descriptor], [], [], START_TIMEOUT)
+        ready, _, _ = select.select(watched, [], [], START_TIMEOUT)
         if not ready:
-            return {"error": f"the engine has not started within {START_TIMEOUT:g} s"}
+            raise TuneError(f"the engine has not started within {START_TIMEOUT:g} s")
+        if descriptor not in ready:
+            raise KeyboardInterrupt
         chunk = os.read(descriptor, 65536)
         if not chunk:
             return {}

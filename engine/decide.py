@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, assert_never
 import msgspec
 from msgspec import Raw
 
+from ..trial_sdk import channel
 from . import config as config_room
 from .events import (
     EMPTY,
@@ -112,7 +113,12 @@ def decide(state: State, request: Request, clock: int) -> list[Draft]:
             if trial is None:
                 return []
             reason = f"could not be started: {request.reason}"
-            return [Draft(TrialEnd(request.attempt, "FAILED", reason=reason, clock=clock), trial.number)]
+            status = "FAILED"
+            if trial.kill:
+                status, reason = KILLED.get(trial.kill, "SYS_CANCELED"), trial.kill
+            elif request.reason == channel.KEEPER_DIED:
+                status = "SYS_CANCELED"  # not the trial's doing: it gets another attempt
+            return [Draft(TrialEnd(request.attempt, status, reason=reason, clock=clock), trial.number)]
         case NeverStarted():
             trial = _launch_of(state, request.trial_id, request.attempt)
             if trial is None or not trial.launching:

@@ -48,7 +48,8 @@ class HostLink:
         self._attach = channel.Attach(experiment, epoch)
         self._submit, self._acknowledge, self._waits = submit, acknowledge, waits
         self._writer: asyncio.StreamWriter | None = None
-        self._ending = False
+        self._ending = asyncio.Event()
+        self._over = asyncio.Event()
         self.fenced = ""
 
     def send(self, message: channel.ToKeeper) -> None:
@@ -57,66 +58,71 @@ class HostLink:
             self._writer.write(frame(channel.encoder.encode(message)))
 
     async def run(self) -> None:
-        """Serve until `shutdown`; never raises for what the keeper does."""
+        """Serve until `shutdown`; never raises for what the keeper does.
+
+        One attempt is made in any case: an engine that has nothing left to do may still find a keeper to shut down.
+        """
         failures = 0
-        while not self._ending:
-            reason = "the keeper closed the channel"
-            writer: asyncio.StreamWriter | None = None
-            try:
-                reader, writer = await self.service.channel()
-                if await self._serve(reader, writer):
-                    failures = 0
-            except (OSError, WireError, spool.SpoolDamaged, asyncio.IncompleteReadError) as error:
-                reason = str(error) or type(error).__name__
-            except Exception as error:  # a plug-in's own errors: whatever it raises, the host is not reached
-                reason = f"{type(error).__name__}: {error}"
-            finally:
-                self._writer = None
-                if writer is not None:
-                    writer.close()
-            if self._ending:
-                return
-            if self.fenced:
-                return
-            _log.warning("host lost", host=self.name, reason=reason)
-            self._submit(HostDown(self.name, reason))
-            await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
-            failures += 1
+        try:
+            while True:
+                reason = "the keeper closed the channel"
+                writer: asyncio.StreamWriter | None = None
+                try:
+                    reader, writer = await self.service.channel()
+                    if await self._serve(reader, writer):
+                        failures = 0
+                except (OSError, WireError, spool.SpoolDamaged, asyncio.IncompleteReadError) as error:
+                    reason = str(error) or type(error).__name__
+                except Exception as error:  # a plug-in's own errors: whatever it raises, the host is not reached
+                    reason = f"{type(error).__name__}: {error}"
+                finally:
+                    self._writer = None
+                    if writer is not None:
+                        writer.close()
+                if self._ending.is_set() or self.fenced:
+                    return
+                _log.warning("host lost", host=self.name, reason=reason)
+                self._submit(HostDown(self.name, reason))
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._ending.wait(), _PAUSES[min(failures, len(_PAUSES) - 1)])
+                    return
+                failures += 1
+        finally:
+            self._over.set()
 
     async def shutdown(self, patience: float) -> None:
-        """Tell the keeper that all is over, and wait until it has gone, at most `patience` seconds."""
-        self._ending = True
-        writer = self._writer
-        if writer is None:
-            return
+        """Tell the keeper that all is over, and wait until it has gone, at most `patience` seconds.
+
+        A keeper that is just being started or dialled hears it as soon as it is reached.
+        """
+        self._ending.set()
         self.send(channel.Shutdown())
-        with contextlib.suppress(TimeoutError, OSError):
-            await asyncio.wait_for(writer.wait_closed() if writer.is_closing() else self._gone.wait(), patience)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._over.wait(), patience)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        self._gone = asyncio.Event()
         framer = Framer()
         attached = False
         writer.write(frame(channel.encoder.encode(self._attach)))
-        try:
-            while data := await reader.read(_READ):
-                for body in framer.feed(data):
-                    message = decode(channel.from_keeper, body)
-                    if not attached:
-                        if isinstance(message, channel.Refused):
-                            self.fenced = message.reason
-                            _log.error("refused by the keeper", host=self.name, reason=message.reason)
-                            return False
-                        if not isinstance(message, channel.Attached):
-                            raise WireError(f"the keeper began with {type(message).__name__}")
-                        attached = True
-                        self._writer = writer
-                        _log.info("host reached", host=self.name, keeper=message.pid)
-                        self._submit(HostUp(self.name, message.pid))
-                    else:
-                        self._hear(message)
-        finally:
-            self._gone.set()
+        while data := await reader.read(_READ):
+            for body in framer.feed(data):
+                message = decode(channel.from_keeper, body)
+                if attached:
+                    self._hear(message)
+                    continue
+                if isinstance(message, channel.Refused):
+                    self.fenced = message.reason
+                    _log.error("refused by the keeper", host=self.name, reason=message.reason)
+                    return False
+                if not isinstance(message, channel.Attached):
+                    raise WireError(f"the keeper began with {type(message).__name__}")
+                attached = True
+                self._writer = writer
+                _log.info("host reached", host=self.name, keeper=message.pid)
+                if self._ending.is_set():
+                    self.send(channel.Shutdown())
+                else:
+                    self._submit(HostUp(self.name, message.pid))
         return attached
 
     def _hear(self, message: channel.FromKeeper) -> None:

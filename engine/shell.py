@@ -17,7 +17,6 @@ import os
 import platform
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
@@ -34,7 +33,6 @@ from .decide import Draft, decide, microseconds
 from .events import EngineStarted, Event, Experiment, Fact, Metric, RequestParameter, Thinned, decode, encode
 from .home import Folder
 from .host_link import HostLink, TrainingService
-from .log import Log, Reader
 from .plan import (
     AnswerTrial,
     AskTuner,
@@ -48,6 +46,7 @@ from .plan import (
     intents,
 )
 from .plugins import Observation
+from .ports import Clock, LogWriter, Ports
 from .reduce import open_phase, reduce, sender_name
 from .requests import Due, Refused, Request, Silent
 from .state import State
@@ -68,27 +67,14 @@ class Watcher(Protocol):
         ...
 
 
-class Clock:
-    """The run clock: microseconds in which engines of this experiment ran. Monotonic; not the wall clock."""
-
-    def __init__(self, before: int = 0) -> None:
-        self._start = time.monotonic_ns() // 1000 - before
-
-    def now(self) -> int:
-        """The run clock now."""
-        return time.monotonic_ns() // 1000 - self._start
-
-    @staticmethod
-    def wall() -> int:
-        """The wall clock, in us."""
-        return time.time_ns() // 1000
-
-
 class Engine:
     """One experiment, running. Made by `open`, run by `run`, fed by `submit`."""
 
-    def __init__(self, folder: Folder, log: Log, state: State, first_config: bytes, clock: Clock) -> None:
+    def __init__(
+        self, folder: Folder, log: LogWriter, state: State, first_config: bytes, clock: Clock, ports: Ports
+    ) -> None:
         self.folder, self.log, self.state, self.clock = folder, log, state, clock
+        self._ports = ports
         self.on_fact: Callable[[State, Fact], None] | None = None
         self.watchers: set[Watcher] = set()
         self.ended = False
@@ -112,21 +98,31 @@ class Engine:
 
     # -- opening --------------------------------------------------------------------------------------------------
     @classmethod
-    async def create(cls, folder: Folder, config: Config, actor: str, on_full: Callable[[str], None]) -> Engine:
+    async def create(
+        cls, folder: Folder, config: Config, actor: str, on_full: Callable[[str], None], ports: Ports | None = None
+    ) -> Engine:
         """A new experiment's engine: its log holds EXPERIMENT and ENGINE_STARTED when this returns."""
-        log = await Log.open(folder.events, create=True, on_full=on_full)
+        ports = ports or Ports()
+        log = await ports.create_log(folder.events, on_full)
         log.take(1)
         raw = config_room.encode(config)
-        engine = cls(folder, log, State(), raw, Clock())
+        engine = cls(folder, log, State(), raw, ports.clock(), ports)
         engine._add(Draft(Experiment(folder.id, Raw(raw), config.seed)))
         engine._started(actor)
         await engine._commit()
         return engine
 
     @classmethod
-    async def resume(cls, folder: Folder, actor: str, on_full: Callable[[str], None], *updates: Request) -> Engine:
+    async def resume(
+        cls,
+        folder: Folder,
+        actor: str,
+        on_full: Callable[[str], None],
+        *updates: Request,
+        ports: Ports | None = None,
+    ) -> Engine:
         """The engine of an experiment that has a log: replayed, taken with the next epoch, `updates` applied."""
-        engine = await cls._replayed(folder, on_full)
+        engine = await cls._replayed(folder, on_full, ports or Ports())
         engine._started(actor)
         engine._apply(updates)
         await engine._commit()
@@ -135,7 +131,7 @@ class Engine:
     @classmethod
     async def offline(cls, folder: Folder, *requests: Request) -> None:
         """Write what follows from `requests` into a log that has no engine."""
-        engine = await cls._replayed(folder, None)
+        engine = await cls._replayed(folder, None, Ports())
         try:
             engine._apply(requests)
             if engine._batch:
@@ -144,19 +140,19 @@ class Engine:
             await engine.close()
 
     @classmethod
-    async def _replayed(cls, folder: Folder, on_full: Callable[[str], None] | None) -> Engine:
+    async def _replayed(cls, folder: Folder, on_full: Callable[[str], None] | None, ports: Ports) -> Engine:
         state = State()
         raw = b""
-        with Reader(folder.events) as reader:
+        with ports.read_log(folder.events) as reader:
             for row in reader.rows():
                 fact = decode(row)
                 if isinstance(fact.event, Experiment):
                     raw = bytes(fact.event.config)
                 reduce(state, fact)
             last = reader.last
-        log = await Log.open(folder.events, create=False, expect=last, on_full=on_full)
+        log = await ports.open_log(folder.events, last, on_full)
         log.take(state.epoch + 1)
-        return cls(folder, log, state, raw, Clock(state.clock))
+        return cls(folder, log, state, raw, ports.clock(state.clock), ports)
 
     def _apply(self, requests: Iterable[Request]) -> None:
         for request in requests:
@@ -211,7 +207,7 @@ class Engine:
             if event.final:
                 self._urgent = True
             if self._silence is not None and draft.trial is not None:
-                self._heard[draft.trial] = time.monotonic()
+                self._heard[draft.trial] = self.clock.monotonic()
         elif not isinstance(event, _PATIENT):
             self._urgent = True
         if state.queues.dirty and not self._planned:
@@ -289,9 +285,9 @@ class Engine:
                 return
 
     async def _linger(self) -> None:
-        end = time.monotonic() + LINGER
+        end = self.clock.monotonic() + LINGER
         while not self._urgent and self._bytes < BATCH_BYTES:
-            left = end - time.monotonic()
+            left = end - self.clock.monotonic()
             if left <= 0:
                 return
             self._wake.clear()
@@ -364,7 +360,7 @@ class Engine:
                 if link is None or not trial.active:
                     return
                 if isinstance(command, StartTrial):
-                    self._heard[trial.number] = time.monotonic()
+                    self._heard[trial.number] = self.clock.monotonic()
                     link.send(self._launch(command.trial))
                 elif isinstance(command, ProbeTrial):
                     recorded = {
@@ -407,7 +403,7 @@ class Engine:
         def fold() -> list[Observation]:
             past = State()
             past.tell, past.tell_intermediates = True, intermediates
-            with Reader(path) as reader:
+            with self._ports.read_log(path) as reader:
                 for row in reader.rows(upto=upto):
                     reduce(past, decode(row))
             return past.queues.news
@@ -423,7 +419,12 @@ class Engine:
         if settings.max_silence is not None:
             self._silence = microseconds(settings.max_silence) / 1_000_000
         self._tuner = TunerLink(
-            self._first_config, self.folder.path / "tuner.log", TUNER_TIMEOUT, self.submit, self._history
+            self._first_config,
+            self.folder.path / "tuner.log",
+            TUNER_TIMEOUT,
+            self.submit,
+            self._history,
+            self._ports.start_tuner,
         )
         for service in services:
             self._links[service.name] = HostLink(
@@ -454,7 +455,7 @@ class Engine:
 
     async def _watch_silence(self, limit: float) -> None:
         while True:
-            now = time.monotonic()
+            now = self.clock.monotonic()
             running = [
                 trial
                 for trial in map(self.state.trial, self.state.active)

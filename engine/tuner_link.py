@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
@@ -24,6 +24,61 @@ from .requests import Hopeless, Request, SaysExhausted, SaysWait, Suggests, Tune
 
 _log = structlog.get_logger("tuner")
 _READ = 1 << 18
+
+
+class TunerProcess(Protocol):
+    """A tuner host that was started, and the two ends of its pipe that are ours."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    def kill(self) -> None:
+        """End it now; harmless when it has ended."""
+        ...
+
+    async def wait(self) -> int:
+        """Its exit code, once it has ended."""
+        ...
+
+
+class _Started:
+    """The real one: a process at the other end of a socket pair."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._process = process
+        self.reader, self.writer = reader, writer
+
+    def kill(self) -> None:
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+    async def wait(self) -> int:
+        return await self._process.wait()
+
+
+async def start_tuner_host(output: Path) -> TunerProcess:
+    """Start a tuner host; what it prints goes to `output`. `OSError` when it can't be started."""
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-P", "-m", "tune.engine.tuner_host", str(theirs.fileno())]
+    try:
+        with output.open("ab") as file:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return _Started(process, *await asyncio.open_unix_connection(sock=ours))
 
 
 class TunerLink:
@@ -40,12 +95,13 @@ class TunerLink:
         timeout: float,
         submit: Callable[[Request], None],
         history: Callable[[bool], Awaitable[list[Observation]]],
+        start: Callable[[Path], Awaitable[TunerProcess]] = start_tuner_host,
     ) -> None:
         self._config, self._output, self._timeout = config, output, timeout
-        self._submit, self._history = submit, history
+        self._submit, self._history, self._start = submit, history, start
         self._queue: list[Observation | AskTuner] = []
         self._writer: asyncio.StreamWriter | None = None
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: TunerProcess | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._asked: AskTuner | None = None
         self._ending = False
@@ -79,31 +135,17 @@ class TunerLink:
         """End the host and `run`."""
         self._ending = True
         self._idle.set()
-        if self._process is not None and self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+        if self._process is not None:
+            self._process.kill()
 
     async def _once(self) -> tuple[str, str]:
         """One host from its start to its end: why it ended."""
-        ours, theirs = socket.socketpair()
-        command = [sys.executable, "-P", "-m", "tune.engine.tuner_host", str(theirs.fileno())]
         try:
-            with self._output.open("ab") as output:
-                self._process = process = await asyncio.create_subprocess_exec(
-                    *command,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    pass_fds=[theirs.fileno()],
-                    start_new_session=True,
-                )
+            self._process = process = await self._start(self._output)
         except OSError as error:
-            ours.close()
             await asyncio.sleep(0.2)
             return f"the tuner host can't be started: {error}", ""
-        finally:
-            theirs.close()
-        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        reader, writer = process.reader, process.writer
         said = ("", "")
         try:
             writer.write(host_wire.to_host(host_wire.Setup(self._config)))
@@ -114,8 +156,7 @@ class TunerLink:
             self._writer = None
             self._disarm()
             writer.close()
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+            process.kill()
             code = await process.wait()
         return said if said[0] else (f"the tuner host ended by itself with code {code} (see {self._output.name})", "")
 
@@ -198,5 +239,5 @@ class TunerLink:
 
     def _late(self) -> None:
         _log.error("the tuner did not answer in time", seconds=self._timeout)
-        if self._process is not None and self._process.returncode is None:
-            os.kill(self._process.pid, 9)
+        if self._process is not None:
+            self._process.kill()

@@ -114,8 +114,11 @@ class Launched(Struct, frozen=True, tag="launched"):
     started: int
 
 
+KEEPER_DIED = "the keeper died while starting it"  # the reason of a LaunchFailed that is not the trial's doing
+
+
 class LaunchFailed(Struct, frozen=True, tag="launch_failed"):
-    """The launch could not be started, and never will be."""
+    """The launch could not be started, and never will be; with KEEPER_DIED as the reason, its command never ran."""
 
     trial: str
     attempt: int

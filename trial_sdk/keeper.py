@@ -103,7 +103,11 @@ class Keeper:
         self._adopt()
         await self._listen()
         if ready_fd >= 0:
-            os.write(ready_fd, b"\n")
+            try:
+                os.write(ready_fd, b"\n")
+            except BrokenPipeError:  # who started it has gone; the trials it found are served on, else there is no use
+                if not self.launches:
+                    self.done.set()
             os.close(ready_fd)
         ticker = self._task(self._ticks(), "ticks")
         try:
@@ -530,7 +534,7 @@ class Keeper:
                 return  # the pipe tells whether the command ever ran
             launch.tree.leader = launch.folder.leader()
             if launch.tree.leader is None:
-                self._failed(launch, "the keeper died while starting it")
+                self._failed(launch, channel.KEEPER_DIED)
                 return
             self._has_started(launch)
         launch.tree.waiter = None

@@ -28,6 +28,7 @@ PID_PIPE, ALIVE = 8, 9
 # The traps do nothing, but unlike ignored signals they are not inherited: the trial starts with the defaults.
 # The inner shell runs in the foreground: in the background it would start with SIGINT ignored. It opens stdout and
 # stderr itself, so that what the outer one says of a signal ("Terminated") does not stand in them.
+# A keeper that died meanwhile does not read its pid any more: that must not end the trial, hence the trap around it.
 # Names of their own, since assigning to a variable that the user has exported would change what the trial sees.
 _OUTER = """
 trap : HUP INT QUIT TERM USR1 USR2
@@ -49,7 +50,9 @@ TUNE_W_STAT=
 if [ -r /proc/self/stat ]; then read -r TUNE_W_STAT </proc/self/stat; fi
 set -- "$1" "$2" "$3" $TUNE_W_STAT
 printf '%s %s\\n' "$$" "${25:-0}" >"$1/pid" || exit 126
-printf '%s\\n' "$$" >&8
+trap '' PIPE
+printf '%s\\n' "$$" >&8 2>/dev/null
+trap - PIPE
 exec 8>&-
 cd "$3" || exit 126
 export TUNE_LAUNCH_DIR="$1"

@@ -1,0 +1,45 @@
+"""`tune view`: an experiment replayed from its log, read-only; also while its engine runs."""
+
+from __future__ import annotations
+
+from ..engine.views import phase_parameters
+from .create import Port, check_flags
+from .follow import spark
+from .reading import Json, Reference, json_text, number_text, opened, printable_lines, say, say_json, table
+from .status import show
+
+_SHOWN = 15
+_POINTS = 20
+
+
+def view(id: Reference = None, /, *, port: Port = None, json: Json = False) -> None:
+    """Replay an experiment from its log and show it. Nothing is written."""
+    check_flags(False, False, port)
+    with opened(id) as experiment:
+        if json:
+            say_json(experiment.status())
+            return
+        say("VIEWED (read-only)")
+        show(experiment)
+        made = experiment.state.made
+        values = [phase.value for one in made for phase in one.phases if phase.value is not None]
+        if len(values) > 1:
+            say(f"{'Results':<12}{spark(values[-60:])}  {number_text(min(values))} to {number_text(max(values))}")
+        if made:
+            say()
+            if len(made) > _SHOWN:
+                say(f"the last {_SHOWN} of {len(made)} trials; tune trials {experiment.state.id} shows them all")
+            rows: list[tuple[str, ...]] = []
+            for one in made[-_SHOWN:]:
+                phase = one.phases[-1] if one.phases else None
+                rows.append(
+                    (
+                        str(one.number),
+                        one.status,
+                        number_text(phase.value) if phase is not None else "-",
+                        spark(list(phase.intermediate[-_POINTS:])) if phase is not None else "",
+                        json_text(phase_parameters(phase)) if phase is not None else "-",
+                        next(iter(printable_lines(one.reason)), ""),
+                    )
+                )
+            table(("NO", "STATUS", "RESULT", "REPORTS", "PARAMETERS", "REASON"), rows, right=(0, 2))
