@@ -27,8 +27,7 @@ quickstart *OPTIONS:
 
 # Kill the writer of the log, and a whole engine with live trials, COUNT times each.
 crash COUNT='200':
-    TUNE_CRASHES={{COUNT}} .venv/bin/python -m pytest -n 2 --timeout 0 tests/test_engine_log.py -k killed
-    TUNE_CRASHES={{COUNT}} .venv/bin/python -m pytest -n 2 --timeout 0 tests/crash
+    TUNE_CRASHES={{COUNT}} .venv/bin/python -m pytest -n 2 --timeout 0 tests/test_engine_log.py tests/crash -k killed
 
 # The table of figures: every measure beside its raw limit. On a quiet machine. NAMES: only these.
 bench *NAMES:

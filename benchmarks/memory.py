@@ -74,7 +74,7 @@ def main() -> None:
                 total / (3 * limit),
                 target,
             )
-            print(f"{'':<44}{parts}; PSS {shared:.0f} MB")
+            print(f"{'':<52}{parts}; PSS {shared:.0f} MB")
 
 
 if __name__ == "__main__":

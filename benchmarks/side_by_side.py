@@ -30,7 +30,7 @@ def medians(measures: Mapping[str, Callable[[], float]], rounds: int) -> dict[st
 
 def line(what: str, ours: str, limit: str, ratio: float, target: str) -> None:
     """One line of the table."""
-    print(f"{what:<44}{ours:>18}   {limit:<44}{ratio:8.2f} x   target: {target}", flush=True)
+    print(f"{what:<52}{ours:>10}   {limit:<50}{ratio:7.2f} x   target: {target}", flush=True)
 
 
 @contextlib.contextmanager

@@ -23,22 +23,26 @@ Start with: tune hello my-first && cd my-first && tune create config.toml"""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb in these arguments (those of the process when left out): the exit code."""
+    if sys.platform == "win32":
+        sys.stderr.write("error: Windows is not supported: tune needs Linux or macOS (WSL 2 works)\n")
+        return 2
     try:
-        if sys.platform == "win32":
-            sys.stderr.write("error: Windows is not supported: tune needs Linux or macOS (WSL 2 works)\n")
-            return 2
-        import signal
+        if arguments is None:
+            import signal
 
-        # TERM is Ctrl-C; a shell without job control starts what ends in & with INT ignored, and it counts all the same
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        code = _run(list(sys.argv[1:] if arguments is None else arguments))
+            # TERM is Ctrl-C; a shell starts what ends in & with INT ignored, and one that is sent counts all the same
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+        # not list(...): once it is imported, the verb `list` is what that name means here
+        code = _run(sys.argv[1:] if arguments is None else [*arguments])
         sys.stdout.flush()
-        return code
     except KeyboardInterrupt:
-        return _interrupted()
+        code = INTERRUPTED
     except BrokenPipeError:
-        return _unheard()
+        code = 1
+    if arguments is None:
+        _leave()
+    return code
 
 
 def _run(arguments: list[str]) -> int:
@@ -98,27 +102,15 @@ def _complain(message: str, hint: str | None) -> None:
         note(f"  {line}")
 
 
-def _interrupted() -> int:
+def _leave() -> None:
+    """The process ends now: what was said is out, and nothing that still comes changes the exit code."""
+    import os
     import signal
 
-    # whoever presses it once more while the interpreter goes down must not see where it was
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _unheard()
-    return INTERRUPTED
-
-
-def _unheard() -> int:
-    """Nobody reads what is printed (`tune list | head -1`): no complaint, also not from the interpreter's end."""
-    import os
-
-    nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except BrokenPipeError:
-            os.dup2(nowhere, stream.fileno())
-    return 1
+        except BrokenPipeError:  # nobody reads (`tune list | head -1`): no complaint, also not at the interpreter's end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -18,7 +18,7 @@ from ..engine.config_load import load
 from ..engine.errors import TuneError, UsageError
 from ..engine.registry import fold
 from ..engine.requests import AskUpdate
-from .follow import Ends, conclude, follow
+from .follow import Ends, conclude, watch
 from .interrupts import Interrupts
 from .reading import Json, actor, emit, note, printable, say_json
 
@@ -113,7 +113,7 @@ class Begun:
             if self._json:
                 _say_status(self._folder)
             return 0
-        state = follow(self._folder, self._interrupts, self._actor, json=self._json, before=self._before)
+        state = watch(self._folder, self._interrupts, self._actor, json=self._json, before=self._before)
         return conclude(state, self._folder, self._interrupts.count > 0, self._json)
 
     def _run_here(self, updates: AskUpdate | None) -> int:

@@ -59,7 +59,7 @@ def ends_of(state: State) -> Ends:
     return {(one.number, one.attempt) for one in state.made if one.over}
 
 
-def follow(folder: Folder, interrupts: Interrupts, actor: str, *, json: bool = False, before: Ends = ()) -> State:
+def watch(folder: Folder, interrupts: Interrupts, actor: str, *, json: bool = False, before: Ends = ()) -> State:
     """Follow an engine that was started until it has ended: the last state, which is not `finished` if it died.
 
     A live view in a terminal, else a line for each trial that ends and is not in `before`; nothing with `json`.

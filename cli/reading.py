@@ -76,6 +76,8 @@ def opened_at(folder: home.Folder) -> Generator[Opened, None, None]:
     try:
         if view.state.config is None:
             raise TuneError(f"the log of experiment {folder.id} is empty", "Its engine is starting, or never did.")
+        if view.unknown:
+            note(f"warning: {printable(view.unknown)}")
         yield Opened(folder, view)
     finally:
         view.close()

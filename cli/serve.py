@@ -97,7 +97,8 @@ async def _serve(
         if engine is not None:
             engine.submit(AskStop(actor or "signal", force=stops > 1))
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
         loop.add_signal_handler(number, interrupted)
     try:
         requests = [updates] if updates is not None else []
@@ -125,8 +126,9 @@ async def _serve(
         _logger.info("ended", status=engine.state.status, reason=engine.state.reason)
         return engine.state
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number, handler in before.items():
             loop.remove_signal_handler(number)
+            signal.signal(number, handler)
 
 
 def _services(folder: home.Folder, engine: Engine) -> list[TrainingService]:

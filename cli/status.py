@@ -39,13 +39,13 @@ def _lines(experiment: Opened, seen: dict[str, object]) -> list[tuple[str, str]]
     state, pid = experiment.state, experiment.pid
     settings = state.settings
     name = f"  {printable(settings.experiment_name)}" if settings.experiment_name else ""
-    lines = [("Experiment", f"{state.id}{name}")]
+    lines = [("Experiment", f"{seen['id']}{name}")]
     word = state.status + (f" (engine {pid})" if pid is not None else "")
     first, *rest = printable_lines(state.reason) or [""]
     lines.append(("Status", f"{word}: {first}" if first else word))
     lines += [("", line) for line in rest]
     if pid is None and not state.finished:
-        lines.append(("", f"no engine runs: go on with tune resume {state.id}"))
+        lines.append(("", f"no engine runs: go on with tune resume {seen['id']}"))
     counted = ", ".join(f"{count} {word}" for word, count in state.counts.items() if count)
     of = "" if settings.max_trial_number is None else f" of {settings.max_trial_number}"
     lines.append(("Trials", f"{len(state.made)}{of}{': ' if counted else ''}{counted}"))

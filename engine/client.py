@@ -19,7 +19,7 @@ from ..trial_sdk.wire import Framer, WireError, decode, frame
 from . import lock as lock_room
 from .door_wire import Done, Durable, Refusal, Say, Watch, encoder, to_client
 from .errors import TuneError
-from .events import Fact
+from .events import Fact, Row, UnknownEvent
 from .events import decode as decode_row
 from .home import Folder
 from .log import LogError, Reader
@@ -32,11 +32,17 @@ START_TIMEOUT = 120.0  # seconds until an engine must have started; the replay o
 
 
 class View:
-    """An experiment read from its log: replayed, and folded on whenever more is there."""
+    """An experiment read from its log: replayed, and folded on whenever more is there.
+
+    A log from a newer version is shown as far as it is understood: events of an unknown kind are left out, and
+    `unknown` says so (else it is ""). An engine refuses to go on with such a log.
+    """
 
     def __init__(self, folder: Folder) -> None:
-        """Replays the log; `TuneError` when it is missing, damaged or from a newer version."""
+        """Replays the log; `TuneError` when it is missing, damaged or of a newer format."""
         self.folder = folder
+        self.unknown = ""
+        self._lost = False  # what was left out was needed: nothing after it can be told
         self.state = State()
         self._chain: bytes | None = None
         try:
@@ -54,15 +60,35 @@ class View:
         facts: list[Fact] = []
         try:
             for row in self._reader.rows(after=self.state.seq, upto=upto, chain=self._chain):
-                fact = decode_row(row)
-                reduce(self.state, fact)
-                facts.append(fact)
+                fact = self._fold(row)
+                if fact is not None:
+                    facts.append(fact)
         except LogError as error:
             raise TuneError(str(error), f"tune verify {self.folder.id} says more.") from error
         except ValueError as error:
             raise TuneError(str(error)) from error
         self._chain = self._reader.last[1]
         return facts
+
+    def _fold(self, row: Row) -> Fact | None:
+        """Fold one row; None for one that is left out."""
+        try:
+            fact = decode_row(row)
+        except UnknownEvent as error:
+            self.unknown = self.unknown or f"{error}; it is shown without what this version does not know"
+        else:
+            if not self.unknown:
+                reduce(self.state, fact)
+                return fact
+            if not self._lost:
+                try:
+                    reduce(self.state, fact)
+                    return fact
+                except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError):
+                    self._lost = True
+                    self.unknown += f", and only up to event {row.seq - 1}"
+        self.state.seq = row.seq
+        return None
 
     def close(self) -> None:
         """Let go of the log."""
@@ -207,6 +233,8 @@ def write_offline(folder: Folder, *requests: Request) -> None:
         asyncio.run(shell.Engine.offline(folder, *requests))
     except LogError as error:
         raise TuneError(str(error), f"tune verify {folder.id} says more.") from error
+    except UnknownEvent as error:
+        raise TuneError(str(error), "Use that version of tune.") from error
     finally:
         held.release()
 

@@ -168,9 +168,9 @@ def decide(state: State, request: Request, clock: int) -> list[Draft]:
             return [Draft(Import(request.actor, _raw(request.parameters), _raw(request.value)))]
         case AskTrial():
             _object(request.parameters, "parameters")
-            limit = state.settings.max_trial_number
-            if limit is not None and len(state.trials) >= limit:
-                raise Refused(f"max_trial_number is {limit} and is reached: raise it first (tune update --max-trials)")
+            most = state.settings.max_trial_number
+            if most is not None and len(state.trials) >= most:
+                raise Refused(f"max_trial_number is {most} and is reached: raise it first (tune update --max-trials)")
             number = len(state.trials)
             return [
                 Draft(NewTrial(trial_id(state, number), "user"), number),
@@ -230,7 +230,7 @@ def phase_limit(state: State, trial: Trial | None) -> str:
     """Why no further phase may be opened ("" when it may): for this trial, or for a new one."""
     settings = state.settings
     if settings.max_phase_number is not None:
-        pending = sum(1 for ask in state.asks.values())
+        pending = len(state.asks)
         if state.phases + pending >= settings.max_phase_number:
             return f"max_phase_number {settings.max_phase_number} is reached"
     limit = settings.max_phases_per_trial

@@ -322,13 +322,17 @@ def encode(fact: Fact) -> Row:
     )
 
 
+class UnknownEvent(ValueError):
+    """An event of a kind or version that this program doesn't know: the log is from a newer version."""
+
+
 def decode(row: Row) -> Fact:
-    """The fact of a row; `ValueError` for a kind or version that this program doesn't know, or a broken body."""
+    """The fact of a row; `UnknownEvent` for a kind or version of tomorrow, `ValueError` for a broken body."""
     decoder = _decoders.get(row.kind)
     if decoder is None:
-        raise ValueError(f"event {row.seq} has the unknown kind {row.kind!r}: the log is from a newer version")
+        raise UnknownEvent(f"event {row.seq} has the unknown kind {row.kind!r}: the log is from a newer version")
     if row.ver > KINDS[row.kind].VER:
-        raise ValueError(f"event {row.seq} ({row.kind}) has version {row.ver}: the log is from a newer version")
+        raise UnknownEvent(f"event {row.seq} ({row.kind}) has version {row.ver}: the log is from a newer version")
     try:
         event = decoder.decode(row.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

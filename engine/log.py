@@ -586,17 +586,18 @@ class Reader:
         self.path = path
         self.last: tuple[int, bytes] = (0, ZERO)
         address = _address(path)
+        made = head_path(path).exists()  # looked at first: it is written when the table is there
         try:
-            self._connection = self._connect(f"{address}?mode=ro")
+            self._connection = self._connect(f"{address}?mode=ro", made)
         except LogIO:
             # In a folder where nothing can be made SQLite can't set up its WAL: fine when there is none.
             wal = path.with_name(path.name + "-wal")
             if os.access(path.parent, os.W_OK) or (wal.exists() and wal.stat().st_size):
                 raise
-            self._connection = self._connect(f"{address}?mode=ro&immutable=1")
+            self._connection = self._connect(f"{address}?mode=ro&immutable=1", made)
 
     @staticmethod
-    def _connect(address: str) -> sqlite3.Connection:
+    def _connect(address: str, made: bool) -> sqlite3.Connection:
         try:
             connection = sqlite3.connect(
                 address, uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_MS / 1000
@@ -613,6 +614,8 @@ class Reader:
             ).fetchall()
             [application] = connection.execute("PRAGMA application_id").fetchone()
             [version] = connection.execute("PRAGMA user_version").fetchone()
+            if not (entries or application or version or made):
+                raise LogMissing("the log is just being made, or its engine died as it made it")
             _check_schema(entries, application, version)
         except _UNREADABLE as error:
             connection.close()
@@ -630,12 +633,14 @@ class Reader:
             raise _translated(error, None) from error
         return (0, ZERO) if row is None else (row[0], row[1])
 
-    def rows(self, after: int = 0, upto: int | None = None, chain: bytes | None = None) -> Iterator[Row]:
+    def rows(
+        self, after: int = 0, upto: int | None = None, chain: bytes | None = None, *, raw: bool = False
+    ) -> Iterator[Row]:
         """The rows with after < seq <= upto, each checked against its chain before it is yielded.
 
         `chain` is that of seq `after`; left out, the file's own word for it is taken. Without `upto` it ends where the
-        log ends at that moment, and checks that end against `events.head` (L5). Raises `LogDamaged` at the first row
-        that is wrong or gone, when all before it were yielded.
+        log ends at that moment, and checks that end against `events.head` (L5). `raw` rows are not lifted (L14).
+        Raises `LogDamaged` at the first row that is wrong or gone, when all before it were yielded.
         """
         written = read_head(self.path) if upto is None else None
         seq = after
@@ -664,7 +669,7 @@ class Reader:
                     if link != columns[10]:
                         raise LogDamaged(number, f"event {number} does not fit its chain")
                     row = _unpack(packed)
-                    if UPCAST:
+                    if UPCAST and not raw:
                         row = _upcast(row)
                     seq, chain = number, link
                     yield row

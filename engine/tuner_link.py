@@ -122,7 +122,7 @@ class TunerLink:
         """Serve until `shutdown`."""
         while not self._ending:
             error, traceback = await self._once()
-            if self._ending:
+            if self._idle.is_set():  # it was shut down meanwhile
                 return
             asked, self._asked = self._asked, None
             self._queue.clear()

@@ -17,6 +17,7 @@ from typing import Any, cast
 import msgspec
 from msgspec import Raw
 
+from . import home
 from .events import Row
 from .plan import waits_for
 from .state import Phase, State, Trial
@@ -39,7 +40,8 @@ def status(
     """The experiment as a whole. `pid`: who holds its lock; `log`: where events.db is, if not in `folder`."""
     settings = state.settings
     return {
-        "id": state.id,
+        # the folder's name is what people type; a recovered experiment's log holds the id of the damaged one
+        "id": folder.name if folder.parent == home.root() else state.id,
         "name": settings.experiment_name,
         "status": state.status,
         "engine_pid": pid,

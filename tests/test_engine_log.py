@@ -910,6 +910,10 @@ def test_L13_what_is_no_log_is_refused(path: Path) -> None:
         Reader(path)
     with pytest.raises(LogMissing):
         asyncio.run(Log.open(path, create=False, expect=(0, ZERO)))
+    path.write_bytes(b"")  # a log that is just being made looks like this, and it has no head yet
+    with pytest.raises(LogMissing, match="being made"):
+        Reader(path)
+    head_path(path).write_bytes(b"")
     for data in (b"", b"not a database at all" * 300):
         path.write_bytes(data)
         with pytest.raises(LogDamaged):

@@ -116,7 +116,7 @@ def test_a_request_is_told_after_its_report_and_a_final_when_it_is_recorded(tmp_
         forward.engine = engine = Listener()
         asks, ends = Listener("0-a"), Listener("0-a")
         asks.waiting, ends.waiting = 4, 5
-        launch.connections = {asks, ends}
+        launch.connections = {asks: None, ends: None}
         forward.begin(launch, {})
         await settle()
         assert [type(m) for m in engine.said] == [channel.Reports, channel.TrialWaits]

@@ -70,4 +70,4 @@ def test_members_are_known_by_group_and_by_environment(child):
         tree = process_tree.Tree(folder)
         tree.leader = leader
         assert [process.pid for process in tree.members()] == [child.pid]
-    assert process_tree.below(b"/some where", process_tree.table())
+    assert process_tree.below(b"/some where")

@@ -37,21 +37,19 @@ import contextlib
 import ctypes
 import fcntl
 import os
-import resource
 import signal
-import socket
 import sys
-import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from . import channel, process_tree, waiter, wire
+from . import channel, process_tree, wire
 from .forwarding import Forwarder
-from .launches import NAME, Folder, me
+from .launches import NAME
+from .machine import Machine, Socket
 from .peers import Connection, Key, Launch, log
 from .socket_dir import is_private, make_private, socket_path
 
@@ -70,11 +68,12 @@ class Lock(Struct, frozen=True):
 class Keeper:
     """The whole state, all of it in one event loop; every method runs to its end without waiting, but for tasks."""
 
-    def __init__(self, folder: Path, lease: float, grace: float) -> None:
+    def __init__(self, folder: Path, lease: float, grace: float, machine: Machine | None = None) -> None:
         self.folder = folder
+        self.machine = machine or Machine()
         self.trials = folder / "trials"
         self.lease, self.grace = lease, grace
-        self.me = me()
+        self.me = self.machine.me()
         self.path = Path()
         self.launches: dict[Key, Launch] = {}
         self.experiment = ""
@@ -82,72 +81,34 @@ class Keeper:
         self.waiters: dict[int, Launch] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.done = asyncio.Event()
-        self._heard = time.monotonic()
-        self._server: asyncio.Server | None = None
-        self._inode = -1
+        self._heard = self.machine.monotonic()
+        self._socket: Socket | None = None
         self._epoch_file = folder / "keeper.epoch"
-        self._files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
     # -- life ---------------------------------------------------------------------------------------------------------
-    async def run(self, path: Path, ready_fd: int) -> None:
-        """Serve until the experiment is over, the lease has run out, or somebody sends TERM (trials then go on)."""
-        loop = asyncio.get_running_loop()
+    async def run(self, path: Path, ready: Callable[[], bool]) -> None:
+        """Serve until the experiment is over, the lease has run out, or somebody sends TERM (trials then go on).
+
+        `ready` is called once it listens, and says whether anybody wanted to know.
+        """
         self.path = path
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft != hard:
-            with contextlib.suppress(ValueError, OSError):
-                resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        loop.add_signal_handler(signal.SIGCHLD, self._reap)
-        loop.add_signal_handler(signal.SIGTERM, self.done.set)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self.machine.settle(self._reap, self.done.set)
         self._adopt()
-        await self._listen()
-        if ready_fd >= 0:
-            try:
-                os.write(ready_fd, b"\n")
-            except BrokenPipeError:  # who started it has gone; the trials it found are served on, else there is no use
-                if not self.launches:
-                    self.done.set()
-            os.close(ready_fd)
+        self._socket = await self.machine.listen(path, lambda: Connection(self))
+        if not ready() and not self.launches:  # who started it has gone: with no trial found there is no use
+            self.done.set()
         ticker = self._task(self._ticks(), "ticks")
         try:
             await self.done.wait()
         finally:
             ticker.cancel()
-            self._unlisten()
+            self._socket.close()
             if self.forward.engine is not None:
                 self.forward.engine.close()
             for _ in range(200):  # what was said last should still be heard
                 if self.forward.engine is None:
                     break
                 await asyncio.sleep(0.01)
-
-    async def _listen(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self.path.unlink()
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        mask = os.umask(0o177)
-        try:
-            listener.bind(os.fspath(self.path))
-        finally:
-            os.umask(mask)
-        listener.listen(1024)
-        self._server = await asyncio.get_running_loop().create_unix_server(
-            lambda: Connection(self), sock=listener, backlog=1024
-        )
-        self._inode = self.path.stat().st_ino
-
-    def _unlisten(self) -> None:
-        if self._server is not None:
-            self._server.close()
-        if self._bound():
-            self.path.unlink(missing_ok=True)
-
-    def _bound(self) -> bool:
-        try:
-            return self.path.stat().st_ino == self._inode
-        except OSError:
-            return False
 
     async def _ticks(self) -> None:
         """What nobody tells: dead waiters without a pidfd, spools that nobody poked for, the lease, the socket."""
@@ -162,25 +123,24 @@ class Keeper:
         for launch in list(self.launches.values()):
             if launch.over:
                 continue
-            if launch.pidfd < 0 or not (launch.started.is_set() or launch.piped):
+            if launch.watch < 0 or not (launch.started.is_set() or launch.piped):
                 self._watch(launch)
                 self._check(launch)
             if launch.told and self.forward.engine is not None:
                 self.forward.look(launch)
-        if not self._bound():
+        if self._socket is not None and not self._socket.bound():
             make_private(self.path.parent)
-            if self._server is not None:
-                self._server.close()
-            await self._listen()
+            self._socket.close()
+            self._socket = await self.machine.listen(self.path, lambda: Connection(self))
             log("the socket was swept away and is bound again")
-        if self.forward.engine is None and time.monotonic() - self._heard > self.lease:
+        if self.forward.engine is None and self.machine.monotonic() - self._heard > self.lease:
             await self._lease_over()
 
     def _adopt(self) -> None:
         """K14: take over what runs."""
         for owner in sorted(self.trials.glob("*/*/owner")):
             trial, attempt = owner.parent.parent.name, owner.parent.name
-            if attempt.isdigit() and Folder(owner.parent).held():
+            if attempt.isdigit() and self.machine.folder(owner.parent).held():
                 self._load((trial, int(attempt)))
 
     def _task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -206,7 +166,7 @@ class Keeper:
                     connection.close()
                     return
                 connection.launch, connection.process = launch, message.process
-                launch.connections.add(connection)
+                launch.connections[connection] = None
                 connection.send(wire.EngineState(self.forward.engine is not None))
                 if launch.ending is not None:
                     connection.send(wire.StopNotice())
@@ -248,10 +208,10 @@ class Keeper:
     def lost(self, connection: Connection) -> None:
         """A connection ended."""
         if connection.launch is not None:
-            connection.launch.connections.discard(connection)
+            connection.launch.connections.pop(connection, None)
         if connection is self.forward.engine:
             self.forward.engine = None
-            self._heard = time.monotonic()
+            self._heard = self.machine.monotonic()
             self._forget_sent()
             self._tell_trials(connected=False)
 
@@ -325,7 +285,7 @@ class Keeper:
         except OSError as error:
             self.forward.say(channel.LaunchFailed(*key, f"{path}: {error.strerror}"))
             return
-        launch = Launch(*key, path)
+        launch = Launch(*key, path, self.machine)
         launch.told = True
         self.launches[key] = launch
         try:
@@ -337,25 +297,28 @@ class Keeper:
         folder = launch.folder
         if not Path(message.cwd).is_dir():
             raise NotADirectoryError(0, "no such folder", message.cwd)
-        folder.write("owner", msgspec.json.encode(me()).decode())
+        folder.write("owner", msgspec.json.encode(self.machine.me()).decode())
         parameters = message.parameters or "{}"
         folder.write("parameters.json", f'{{"phase":{message.phase},"parameters":{parameters}}}')
         for name in ("stdout", "stderr"):
             _link(folder.path.parent / name, f"{launch.attempt}/{name}")
         alive = folder.lock()
         try:
-            pid, pipe = waiter.spawn(
-                folder.path, message.command, message.cwd, self._environment(launch, message), alive, self._files
+            pid = self.machine.spawn(
+                folder.path,
+                message.command,
+                message.cwd,
+                self._environment(launch, message),
+                alive,
+                lambda: self._pid_told(launch),
             )
         except ValueError as error:  # a null byte in the command or the environment
             raise OSError(0, str(error), message.command) from None
         finally:
             os.close(alive)
         launch.piped = True
-        launch.tree.waiter = process_tree.read(pid)
+        launch.tree.waiter = self.machine.processes.read(pid)
         self._watch_pid(launch, pid)
-        os.set_blocking(pipe, False)
-        asyncio.get_running_loop().add_reader(pipe, self._pid_told, launch, pipe)
 
     def _environment(self, launch: Launch, message: channel.Launch) -> dict[str, str]:
         env = {name: value for name, value in os.environ.items() if name not in message.unset}
@@ -384,14 +347,8 @@ class Keeper:
             env["TUNE_MULTI_PHASE"] = "1"
         return env
 
-    def _pid_told(self, launch: Launch, pipe: int) -> None:
+    def _pid_told(self, launch: Launch) -> None:
         """The inner shell told its pid, or ended without having run the command."""
-        try:
-            os.read(pipe, 64)
-        except BlockingIOError:
-            return
-        asyncio.get_running_loop().remove_reader(pipe)
-        os.close(pipe)
         launch.tree.leader = launch.folder.leader()
         if launch.tree.leader is None:
             self._failed(launch, launch.folder.stderr().strip() or "the shell could not be started")
@@ -446,7 +403,7 @@ class Keeper:
         path = self._path(key)
         if not path.is_dir():
             return None
-        launch = Launch(*key, path)
+        launch = Launch(*key, path, self.machine)
         folder = launch.folder
         owner = folder.owner()
         launch.mine = owner is not None and (owner.host, owner.boot, owner.namespace) == (
@@ -484,20 +441,14 @@ class Keeper:
             launch.tree.leader = launch.folder.leader()
         if launch.tree.leader is not None and not launch.started.is_set():
             self._has_started(launch)
-        process = launch.folder.waiter() if launch.pidfd < 0 else None
+        process = launch.folder.waiter() if launch.watch < 0 else None
         if process is not None and launch.mine:
             launch.tree.waiter = process
             self._watch_pid(launch, process.pid)
 
     def _watch_pid(self, launch: Launch, pid: int) -> None:
         self.waiters[pid] = launch
-        if not hasattr(os, "pidfd_open"):
-            return
-        try:
-            launch.pidfd = os.pidfd_open(pid)
-        except OSError:  # gone already: the lock says so
-            return
-        asyncio.get_running_loop().add_reader(launch.pidfd, self._waiter_gone, launch, pid)
+        launch.watch = self.machine.watch(pid, lambda: self._waiter_gone(launch, pid))
 
     def _waiter_gone(self, launch: Launch, pid: int) -> None:
         self._unwatch(launch)
@@ -506,22 +457,15 @@ class Keeper:
         self._check(launch)
 
     def _unwatch(self, launch: Launch) -> None:
-        if launch.pidfd >= 0:
-            asyncio.get_running_loop().remove_reader(launch.pidfd)
-            os.close(launch.pidfd)
-            launch.pidfd = -1
+        if launch.watch >= 0:
+            self.machine.unwatch(launch.watch)
+            launch.watch = -1
 
     def _reap(self) -> None:
         """Children that ended: waiters, and orphans of trials, whose subreaper this is."""
-        while True:
-            try:
-                pid, _ = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if not pid:
-                return
+        for pid in self.machine.reap():
             launch = self.waiters.get(pid)
-            if launch is not None and launch.pidfd < 0:
+            if launch is not None and launch.watch < 0:
                 del self.waiters[pid]
                 self._check(launch)
 
@@ -564,7 +508,7 @@ class Keeper:
             return
         launch.exited_said = True
         folder = launch.folder
-        ended = folder.time("exit") or folder.time("lost") or time.time_ns() // 1000
+        ended = folder.time("exit") or folder.time("lost") or self.machine.wall()
         self.forward.say(
             channel.Exited(*launch.key, folder.status(), ended, folder.text("reason").strip(), stderr=folder.stderr())
         )
@@ -579,7 +523,7 @@ class Keeper:
             if not launch.told:
                 self._probe(key, {})
             return
-        kill_at = time.monotonic() + max(grace, 0.0)
+        kill_at = self.machine.monotonic() + max(grace, 0.0)
         if launch.ending is None:
             launch.kill_at = kill_at
             launch.ending = self._task(self._end(launch), f"stop {launch.trial}/{launch.attempt}")
@@ -597,13 +541,13 @@ class Keeper:
         for connection in list(launch.connections):
             connection.send(wire.StopNotice())
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(launch.started.wait(), max(0.05, launch.kill_at - time.monotonic()))
+            await asyncio.wait_for(launch.started.wait(), max(0.05, launch.kill_at - self.machine.monotonic()))
         if launch.failed:
             return
         tree = launch.tree
         termed = {(process.pid, process.start) for process in tree.signal(signal.SIGTERM)}
         pause = 0.005
-        while time.monotonic() < launch.kill_at:
+        while self.machine.monotonic() < launch.kill_at:
             if not launch.folder.held() and not tree.group_lives():
                 living = tree.members()
                 if not living:
@@ -611,7 +555,7 @@ class Keeper:
             elif pause >= 0.1:
                 tree.signal(signal.SIGTERM, termed)
                 termed |= {(process.pid, process.start) for process in tree.members()}
-            await asyncio.sleep(min(pause, max(0.0, launch.kill_at - time.monotonic())))
+            await asyncio.sleep(min(pause, max(0.0, launch.kill_at - self.machine.monotonic())))
             pause = min(pause * 1.5, 0.25)
         await self._kill(launch)
 
@@ -631,7 +575,7 @@ class Keeper:
         pause = 0.002
         while launch.tree.group_lives():
             for process in launch.tree.members(group_only=True):
-                process_tree.send(process, signal.SIGKILL)
+                self.machine.processes.send(process, signal.SIGKILL)
             if not process_tree.PROC and launch.tree.leader is not None:
                 with contextlib.suppress(OSError):
                     os.killpg(launch.tree.leader[0], signal.SIGKILL)
@@ -643,7 +587,7 @@ class Keeper:
         for launch in list(self.launches.values()):
             if launch.over or not launch.mine:
                 continue
-            launch.kill_at = min(launch.kill_at or 1e18, time.monotonic() + grace)
+            launch.kill_at = min(launch.kill_at or 1e18, self.machine.monotonic() + grace)
             if launch.ending is None:
                 launch.ending = self._task(self._end(launch, reason), f"end {launch.trial}/{launch.attempt}")
         ending = [launch.ending for launch in self.launches.values() if launch.ending is not None]
@@ -663,11 +607,11 @@ class Keeper:
         await self._end_all(0.0, "")
         pause = 0.002
         for _ in range(100):  # what can't be killed (in the kernel) may not keep the keeper for ever
-            left = process_tree.below(os.fsencode(self.trials), process_tree.table())
+            left = process_tree.below(os.fsencode(self.trials), self.machine.processes)
             if not left:
                 break
             for process in left:
-                process_tree.send(process, signal.SIGKILL)
+                self.machine.processes.send(process, signal.SIGKILL)
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, 0.25)
         self.done.set()
@@ -707,6 +651,19 @@ def _take_lock(path: Path) -> int | None:
     return fd
 
 
+def _tell_ready(fd: int) -> bool:
+    """Write the byte that whoever started this keeper waits for; False when he has gone."""
+    if fd < 0:
+        return True
+    try:
+        os.write(fd, b"\n")
+    except BrokenPipeError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
 def _subreaper() -> None:
     """Orphans of trials become children of this process, so that none gets out of sight. Linux only."""
     if sys.platform == "linux":
@@ -739,7 +696,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.ftruncate(fd, len(text))
     _subreaper()
     keeper.trials.mkdir(mode=0o700, exist_ok=True)
-    asyncio.run(keeper.run(path, options.ready_fd))
+    asyncio.run(keeper.run(path, lambda: _tell_ready(options.ready_fd)))
     return 0
 
 

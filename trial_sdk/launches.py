@@ -20,8 +20,8 @@ import msgspec
 from msgspec import Struct
 
 from . import spool, waiter
+from .process_tree import REAL, Processes
 from .process_tree import Process as ProcessLine
-from .process_tree import read as read_process
 from .wire import Report
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
@@ -153,8 +153,9 @@ class SpoolReader:
 class Folder:
     """`trials/<trial id>/<attempt>/`: questions to and statements in its files."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, processes: Processes = REAL) -> None:
         self.path = path
+        self._processes = processes
 
     def held(self) -> bool:
         """Whether the waiter lives: whether somebody holds the lock on `alive`."""
@@ -189,7 +190,7 @@ class Folder:
         text = self.text("waiter").strip()
         if not text.isdigit() or not self.held():
             return None
-        return read_process(int(text))
+        return self._processes.read(int(text))
 
     def started(self) -> int:
         """When the command was started, us."""

@@ -15,7 +15,8 @@ from typing import Protocol, cast
 import msgspec
 
 from . import channel, process_tree, wire
-from .launches import Folder, SpoolReader
+from .launches import SpoolReader
+from .machine import Machine
 
 TRIAL_BUFFER = 4 << 20  # what may wait to be read by a trial
 GREETING = 30.0  # seconds in which a connection must say what it is
@@ -55,12 +56,13 @@ class Handler(Protocol):
 class Launch:
     """One launch that this keeper knows: running, or over and not yet forgotten."""
 
-    def __init__(self, trial: str, attempt: int, path: Path) -> None:
+    def __init__(self, trial: str, attempt: int, path: Path, machine: Machine | None = None) -> None:
+        machine = machine or Machine()
         self.trial, self.attempt = trial, attempt
-        self.folder = Folder(path)
-        self.tree = process_tree.Tree(os.fsencode(path))
+        self.folder = machine.folder(path)
+        self.tree = process_tree.Tree(os.fsencode(path), machine.processes)
         self.spools: dict[str, SpoolReader] = {}
-        self.connections: set[Connection] = set()
+        self.connections: dict[Connection, None] = {}  # in the order in which they came
         self.started = asyncio.Event()  # the inner shell is there, or never will be
         self.over = False
         self.told = False  # the present engine knows of it
@@ -68,7 +70,7 @@ class Launch:
         self.failed = ""
         self.ending: asyncio.Task[None] | None = None
         self.kill_at = 0.0
-        self.pidfd = -1
+        self.watch = -1  # the machine's handle of the watch on its waiter
         self.mine = True
         self.piped = False  # the inner shell's pid comes by a pipe
 

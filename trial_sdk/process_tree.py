@@ -120,11 +120,47 @@ def send(process: Process, number: int) -> None:
         os.close(fd)
 
 
+class Processes:
+    """The machine's processes, as a tree asks for them. Here the real ones; a simulation has others."""
+
+    def read(self, pid: int) -> Process | None:
+        """The process of this pid."""
+        return read(pid)
+
+    def table(self) -> dict[int, Process]:
+        """All processes that live."""
+        return table()
+
+    def launch_dir(self, pid: int) -> bytes | None:
+        """The launch folder in a process's environment."""
+        return launch_dir(pid)
+
+    def relatives(self) -> set[int]:
+        """Who is never to be signalled."""
+        return relatives()
+
+    def send(self, process: Process, number: int) -> None:
+        """Signal exactly this process."""
+        send(process, number)
+
+    def send_group(self, group: int, number: int) -> None:
+        """Signal a process group; `ProcessLookupError`, `PermissionError`."""
+        os.killpg(group, number)
+
+    def me(self) -> int:
+        """The keeper's own pid."""
+        return os.getpid()
+
+
+REAL = Processes()
+
+
 class Tree:
     """One launch's processes. `leader` is the inner shell (pid and start ticks), None while it is not known."""
 
-    def __init__(self, folder: bytes) -> None:
+    def __init__(self, folder: bytes, processes: Processes = REAL) -> None:
         self._folder = folder
+        self._processes = processes
         self._seen: dict[int, Process] = {}
         self.leader: tuple[int, int] | None = None
         self.waiter: Process | None = None
@@ -137,7 +173,7 @@ class Tree:
         pid, start = self.leader
         if not start:
             return True  # no /proc: the number is all there is
-        process = read(pid)
+        process = self._processes.read(pid)
         return process is None or process.start == start
 
     def group_lives(self) -> bool:
@@ -145,7 +181,7 @@ class Tree:
         if self.leader is None:
             return False
         try:
-            os.killpg(self.leader[0], 0)
+            self._processes.send_group(self.leader[0], 0)
         except ProcessLookupError:
             return False
         except PermissionError:
@@ -156,7 +192,7 @@ class Tree:
 
     def members(self, *, group_only: bool = False) -> list[Process]:
         """Who lives of this launch now, the waiter and the keeper's own line left out."""
-        processes = table()
+        processes = self._processes.table()
         found: dict[int, Process] = {}
         if self.leader is not None and self.lead():
             pid = self.leader[0]
@@ -165,17 +201,17 @@ class Tree:
             for process in processes.values():
                 if process.group != pid and (process.session != pid or group_only):
                     continue
-                if not alone or self._known(process) or launch_dir(process.pid) == self._folder:
+                if not alone or self._known(process) or self._processes.launch_dir(process.pid) == self._folder:
                     found[process.pid] = process
         if not group_only:
             roots = set(found)
             if self.waiter is not None and self._same(self.waiter, processes):
                 roots.add(self.waiter.pid)
             roots |= {process.pid for process in processes.values() if self._known(process)}
-            roots |= {pid for pid in processes if launch_dir(pid) == self._folder}
+            roots |= {pid for pid in processes if self._processes.launch_dir(pid) == self._folder}
             for pid in roots | descendants(roots, processes):
                 found[pid] = processes[pid]
-        spared = relatives()
+        spared = self._processes.relatives()
         if self.waiter is not None and self._same(self.waiter, processes):
             # The waiter's session: itself, and what it runs to write `exit`.
             spared |= {pid for pid, process in processes.items() if process.session == self.waiter.pid}
@@ -191,13 +227,13 @@ class Tree:
         hit = 0
         if self.leader is not None and not spared and self.lead() and (not PROC or self._leads(living)):
             try:
-                os.killpg(self.leader[0], number)  # at once: a group that forks can't outrun it
+                self._processes.send_group(self.leader[0], number)  # at once: a group that forks can't outrun it
                 hit = self.leader[0]
             except (ProcessLookupError, PermissionError):
                 pass
         for process in living:
             if process.group != hit and (process.pid, process.start) not in spared:
-                send(process, number)
+                self._processes.send(process, number)
         return living
 
     def _leads(self, living: list[Process]) -> bool:
@@ -213,12 +249,13 @@ class Tree:
         return now is not None and now.start == process.start
 
 
-def below(folder: bytes, processes: dict[int, Process]) -> list[Process]:
+def below(folder: bytes, processes: Processes = REAL) -> list[Process]:
     """Every process whose launch folder lies below `folder`, or that descends from this one."""
-    spared = relatives()
-    mine = descendants({os.getpid()}, processes)
+    living = processes.table()
+    spared = processes.relatives()
+    mine = descendants({processes.me()}, living)
     return [
         process
-        for pid, process in processes.items()
-        if pid not in spared and (pid in mine or (launch_dir(pid) or b"").startswith(folder + b"/"))
+        for pid, process in living.items()
+        if pid not in spared and (pid in mine or (processes.launch_dir(pid) or b"").startswith(folder + b"/"))
     ]

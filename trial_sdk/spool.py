@@ -103,15 +103,19 @@ def _sound(data: bytes) -> tuple[int, int]:
 class Spool:
     """The writer: one process's own spool, opened for appending. Not thread-safe: its owner holds a lock.
 
-    `number` is that of the last report. Errors of the disk are `OSError`s; after one, the file is as before it.
+    `number` is that of the last report. Errors of the disk are `OSError`s; after one the file is as before it, or, when
+    even the cut failed, will be before the next report is written. A sync that failed once fails for ever: the kernel
+    reports what it could not write back a single time, and calls the next fsync a success.
     """
 
-    __slots__ = ("_end", "_fd", "_folder_synced", "number", "path")
+    __slots__ = ("_end", "_fd", "_folder_synced", "_torn", "_unsynced", "number", "path")
 
     def __init__(self, path: str) -> None:
         """Open or create `path`, and cut off what a crash tore; `SpoolDamaged` when more than the tail is broken."""
         self.path = path
         self._folder_synced = False
+        self._torn = False  # there may be half a report behind `_end`
+        self._unsynced = ""  # why a sync failed
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             size = os.fstat(self._fd).st_size
@@ -126,6 +130,8 @@ class Spool:
         """Write one report by one write, and give its number. It is then safe from the death of any process."""
         number = self.number + 1
         data = frame(Report(number, kind, phase, value))
+        if self._torn:
+            self._cut()
         try:
             written = os.write(self._fd, data)
             if written != len(data):
@@ -134,16 +140,26 @@ class Spool:
                 if os.fstat(self._fd).st_size != self._end + len(data):
                     raise OSError(f"{self.path}: a report was not written whole")
         except BaseException:
-            # Nothing half-written may stand before the next report.
-            os.ftruncate(self._fd, self._end)
+            self._torn = True  # nothing half-written may stand before the next report
+            self._cut()
             raise
         self._end += len(data)
         self.number = number
         return number
 
+    def _cut(self) -> None:
+        os.ftruncate(self._fd, self._end)
+        self._torn = False
+
     def sync(self) -> None:
         """Return when all reports, and the names of the file and its folders, are on the disk."""
-        os.fsync(self._fd)
+        if self._unsynced:
+            raise OSError(f"{self.path}: an earlier sync failed: {self._unsynced}")
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            self._unsynced = str(error)
+            raise
         if not self._folder_synced:
             folder = os.path.dirname(os.path.abspath(self.path))  # noqa: PTH120, PTH100 -- pathlib is dear in a trial
             for _ in range(3):  # <attempt>, <trial id>, trials

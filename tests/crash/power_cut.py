@@ -87,9 +87,7 @@ class Disk:
             else:
                 names[name] = inode
         style = choose.randrange(6)
-        return {
-            name: bytes(_torn(inode, style, choose)) for name, inode in names.items() if not name.endswith("-shm")
-        }
+        return {name: bytes(_torn(inode, style, choose)) for name, inode in names.items() if not name.endswith("-shm")}
 
 
 def _apply(content: bytearray, op: Op) -> None:

@@ -150,9 +150,7 @@ def _points(writer: Writer, seed: int) -> Iterator[tuple[str, int, int, int, int
                     yield kind, n, error, times, part
 
 
-def _one_error(
-    writer: Writer, seed: int, kind: str, n: int, error: int, times: int, part: int
-) -> Iterator[str]:
+def _one_error(writer: Writer, seed: int, kind: str, n: int, error: int, times: int, part: int) -> Iterator[str]:
     folder = room()
     record = folder.with_suffix(".record")
     fault = {"what": LOG_CALLS[kind], "n": n, "error": error, "count": times, "part": part}
@@ -225,7 +223,10 @@ def controls(what: str, seed: int) -> None:
     if what == "kills":
         wrong = {"ack before commit": kills(150, seed, early=True), "no dedup": kills(30, seed, dedup=False)}
     elif what == "cuts":
-        wrong = {"synchronous=NORMAL": cuts(500, seed, synchronous="NORMAL"), "ack before commit": cuts(500, seed, early=True)}
+        wrong = {
+            "synchronous=NORMAL": cuts(500, seed, synchronous="NORMAL"),
+            "ack before commit": cuts(500, seed, early=True),
+        }
     for name, found in wrong.items():
         if next(found, None) is None:
             raise SystemExit(f"the control {name!r} was not caught: this test sees nothing")

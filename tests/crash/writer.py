@@ -42,7 +42,19 @@ def shim() -> Path:
     path = Path(tempfile.gettempdir()) / f"tune-shim-{os.getuid()}-{name}.so"
     if not path.exists():
         made = path.with_suffix(f".{os.getpid()}")
-        command = ["cc", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o", str(made), str(source), "-ldl", "-lpthread"]
+        command = [
+            "cc",
+            "-O2",
+            "-Wall",
+            "-Werror",
+            "-shared",
+            "-fPIC",
+            "-o",
+            str(made),
+            str(source),
+            "-ldl",
+            "-lpthread",
+        ]
         subprocess.run(command, check=True)
         made.rename(path)
     return path
@@ -101,6 +113,16 @@ def room() -> Path:
     return Path(tempfile.mkdtemp(prefix="tune-faults-", dir=shared if os.access(shared, os.W_OK) else None))
 
 
+def body_of(number: int, padding: int = 0) -> str:
+    """The body of report `number`: an intermediate result whose value is the number."""
+    return f'{{"value":{number}{" " * padding}}}'
+
+
+def number_of(body: str) -> int:
+    """The number of the report in a body."""
+    return int(body[len('{"value":') : -1])
+
+
 # -- the child --------------------------------------------------------------------------------------------------------
 async def _write_log(job: dict[str, Any], say: dict[str, Any], acks: int) -> None:
     """Append reports 1, 2, 3 ... in batches; a report is a row whose body holds its number."""
@@ -117,7 +139,7 @@ async def _write_log(job: dict[str, Any], say: dict[str, Any], acks: int) -> Non
         try:
             with Reader(path) as reader:
                 for row in reader.rows():
-                    epoch, number = row.epoch, int(row.body)
+                    epoch, number = row.epoch, number_of(row.body)
                 last = reader.last
             log = await Log.open(path, create=False, expect=last, on_full=waited.append, retry=0.001)
         except (LogMissing, LogDamaged) as error:
@@ -147,7 +169,7 @@ async def _write_log(job: dict[str, Any], say: dict[str, Any], acks: int) -> Non
                         0,
                         None,
                         1_700_000_000_000_000,
-                        f"{number + index + 1}" + " " * choose.randrange(job.get("padding", 60)),
+                        body_of(number + index + 1, choose.randrange(job.get("padding", 60))),
                     )
                     for index in range(size)
                 ]

@@ -96,11 +96,7 @@ def _trials(rows: list[Row], trials: int | None) -> list[str]:
 def _launches(rows: list[Row], witness: list[dict[str, Any]]) -> list[str]:
     """At most one process tree a launch, and it is the one that the log names."""
     wrong = []
-    pids = {
-        (row.trial, row.body["attempt"] if "attempt" in row.body else 0): row.body["pid"]
-        for row in rows
-        if row.kind == "LAUNCHED"
-    }
+    pids = {(row.trial, row.body.get("attempt", 0)): row.body["pid"] for row in rows if row.kind == "LAUNCHED"}
     count = Counter((row.trial, row.body.get("attempt", 0)) for row in rows if row.kind == "LAUNCHED")
     wrong += [f"trial {key} was LAUNCHED {times} times" for key, times in count.items() if times > 1]
     seen: dict[tuple[int, int], int] = {}
@@ -162,7 +158,9 @@ def _finals(rows: list[Row]) -> list[str]:
     count = Counter(
         (row.trial, row.body.get("phase", 0))
         for row in rows
-        if row.kind == "METRIC" and row.body.get("final") and not row.body.get("ignored")
+        if row.kind == "METRIC"
+        and row.body.get("final")
+        and not row.body.get("ignored")
         # a new attempt may report again where the first one's final was no number
         and isinstance(row.body["value"], int | float)
     )

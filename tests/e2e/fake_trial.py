@@ -57,7 +57,7 @@ def main() -> int:
             report("F", phase, -((got["x"] - 0.3) ** 2))
     say("end")
     code = int(OPTIONS.get("exit", 0))
-    return code if ATTEMPT < int(OPTIONS.get("exit_until", 1 << 30)) else 0
+    return code if int(OPTIONS.get("exit_until", 1 << 30)) > ATTEMPT else 0
 
 
 if __name__ == "__main__":

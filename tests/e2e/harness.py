@@ -134,9 +134,7 @@ class Experiment:
         found = [f"process {pid}: {line[:200]}" for pid, line in self.processes().items()]
         found += [f"held: {path}" for path in (self.folder.lock, self.folder.keeper_lock) if lock.peek(path)]
         found += [
-            f"socket: {path}"
-            for suffix in (".e", ".k")
-            if (path := socket_path(self.folder.data, suffix)).exists()
+            f"socket: {path}" for suffix in (".e", ".k") if (path := socket_path(self.folder.data, suffix)).exists()
         ]
         return found
 
@@ -234,9 +232,7 @@ class Bench:
             "text": True,
             "cwd": self.base,
         }
-        return subprocess.Popen(
-            [sys.executable, "-m", "tune.cli", *map(str, arguments)], **{**settings, **options}
-        )
+        return subprocess.Popen([sys.executable, "-m", "tune.cli", *map(str, arguments)], **{**settings, **options})
 
     def find_all(self) -> list[Experiment]:
         """Every experiment in the home, also those that a verb made."""

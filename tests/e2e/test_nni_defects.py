@@ -64,11 +64,14 @@ def test_nni_04_a_second_get_next_parameter_gives_the_same(bench: Bench) -> None
     assert (state.status, state.counts["SUCCEEDED"]) == ("DONE", 2)
 
 
-@pytest.mark.parametrize(("tuner", "space", "count"), [
-    ("GridSearch", GRID, 6),
-    ("Random", GRID, 6),
-    ("Batch", {"combine_params": {"_type": "choice", "_value": [{"a": 1}, {"a": 2}, {"a": 3}]}}, 3),
-])
+@pytest.mark.parametrize(
+    ("tuner", "space", "count"),
+    [
+        ("GridSearch", GRID, 6),
+        ("Random", GRID, 6),
+        ("Batch", {"combine_params": {"_type": "choice", "_value": [{"a": 1}, {"a": 2}, {"a": 3}]}}, 3),
+    ],
+)
 def test_nni_08_an_exhausted_space_ends_done(bench: Bench, tuner: str, space: object, count: int) -> None:
     command = bench.script("import tune\np = tune.get_next_parameter()\ntune.report_final_result(p['a'])\n")
     experiment = bench.experiment(

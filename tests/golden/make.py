@@ -1,0 +1,150 @@
+"""Makes the golden logs of the current format, by real experiments. Run once a format; a log that is there stays.
+
+    unshare -u sh -c 'hostname golden; .venv/bin/python tests/golden/make.py'
+
+(under another host name, since it stands in every log). The files are never edited and never made again: they are what
+a released version wrote. The trials' code directory is CODE, which whoever resumes one of them makes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "e2e"))
+
+import harness
+
+from tune.engine.requests import AskStop
+
+CODE = Path("/tmp/tune-golden")  # a fixed place, since it stands in the logs
+SPACE = {
+    "x": {"_type": "uniform", "_value": [0, 1]},
+    "n": {"_type": "randint", "_value": [1, 9]},
+    "c": {"_type": "choice", "_value": ["a", {"_name": "b", "y": {"_type": "loguniform", "_value": [0.001, 1]}}]},
+}
+_ONE = "import os, sys, time, tune; p = tune.get_next_parameter(); a = int(os.environ['TUNE_ATTEMPT']); "
+QUICK = _ONE + "[tune.report_intermediate_result(p['x'] * s) for s in (1, 2, 3)]; tune.report_final_result(-p['x'] ** 2)"
+PHASES = """
+import tune
+while (p := tune.get_next_parameter()) is not None:
+    tune.report_intermediate_result(p["x"])
+    tune.report_final_result({"default": p["x"], "more": [1, "NaN"]})
+"""
+FAILS = _ONE + "tune.report_intermediate_result(float('nan')); sys.exit(3) if a == 0 else tune.report_final_result(p['x'])"
+CURVES = _ONE + "\nfor s in range(60):\n    tune.report_intermediate_result(p['x'] + s)\n    time.sleep(0.02)\n"
+CURVES += "tune.report_final_result(p['x'] + 60)\n"
+SLOW = _ONE + "tune.report_intermediate_result(p['x']); time.sleep(30 if a == 0 else 0); tune.report_final_result(p['x'])"
+
+
+def command(script: str) -> str:
+    """The trial command of an inline script."""
+    import shlex
+
+    return shlex.join(["python", "-c", script])
+
+
+def _run(experiment: harness.Experiment) -> None:
+    experiment.run()
+
+
+def _stop_and_resume(experiment: harness.Experiment) -> None:
+    experiment.start()
+    experiment.until(lambda state: state.metrics >= 2)
+    experiment.ask(AskStop("maker"))
+    experiment.finish()
+    experiment.run()
+
+
+def _stop(experiment: harness.Experiment) -> None:
+    experiment.start()
+    experiment.until(lambda state: state.metrics >= 2)
+    experiment.ask(AskStop("maker"))
+    experiment.finish()
+
+
+def _kill_and_update(experiment: harness.Experiment) -> None:
+    experiment.start()
+    experiment.until(lambda state: len(state.trials) >= 3)
+    experiment.kill_engine()
+    time.sleep(0.3)
+    experiment.start(harness.limits(max_trial_number=9, trial_concurrency=3))
+    experiment.finish()
+
+
+Case = tuple[dict[str, Any], Callable[[harness.Experiment], None]]
+CASES: dict[str, Case] = {
+    "single_phase": ({"trial_command": command(QUICK), "max_trial_number": 8, "tuner": {"name": "TPE"}}, _run),
+    "multi_phase": (
+        {
+            "trial_command": command(PHASES),
+            "multi_phase": True,
+            "max_phases_per_trial": 3,
+            "max_trial_number": 3,
+            "tuner": {"name": "TPE"},
+        },
+        _run,
+    ),
+    "stopped_and_resumed": (
+        {"trial_command": command(SLOW), "max_trial_number": 4, "tuner": {"name": "Random"}},
+        _stop_and_resume,
+    ),
+    "stopped": ({"trial_command": command(SLOW), "max_trial_number": 4, "tuner": {"name": "Random"}}, _stop),
+    "failed_and_retried": (
+        {"trial_command": command(FAILS), "max_trial_number": 3, "max_retries": 1, "tuner": {"name": "Random"}},
+        _run,
+    ),
+    "early_stopped": (
+        {
+            "trial_command": command(CURVES),
+            "max_trial_number": 6,
+            "tuner": {"name": "TPE"},
+            "assessor": {"name": "Medianstop", "class_args": {"start_step": 2}},
+        },
+        _run,
+    ),
+    "exhausted_grid": (
+        {
+            "trial_command": command(QUICK.replace("p['x']", "p['g']")),
+            "search_space": {"g": {"_type": "choice", "_value": [0.1, 0.2, 0.3]}},
+            "max_trial_number": None,
+            "tuner": {"name": "GridSearch"},
+        },
+        _run,
+    ),
+    "killed_and_updated": (
+        {"trial_command": command(QUICK), "max_trial_number": 5, "tuner": {"name": "TPE"}},
+        _kill_and_update,
+    ),
+}
+
+
+def main() -> int:
+    """Make what is missing."""
+    CODE.mkdir(exist_ok=True)
+    base = Path(tempfile.mkdtemp())
+    with harness.bench(base, os.environ.__setitem__) as bench:
+        for name, (fields, run) in CASES.items():
+            target = HERE / f"{name}.1.db"
+            if target.exists():
+                continue
+            config = {"search_space": SPACE, "trial_code_directory": str(CODE), "python": None, **fields}
+            experiment = bench.experiment(**config)
+            run(experiment)
+            state = experiment.state()
+            print(name, state.status, json.dumps({k: v for k, v in state.counts.items() if v}), state.seq, state.digest())
+            shutil.copyfile(experiment.folder.events, target)
+    shutil.rmtree(base)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

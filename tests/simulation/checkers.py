@@ -1,0 +1,255 @@
+"""The judges of a simulated history: what must be true of a log, given what the simulated trials know to be true.
+
+They read the rows' JSON by themselves and share no code with the reducer. `Ledger` follows the log as it becomes
+durable and judges what can be judged at once; `final_judgement` is spoken when the experiment has ended.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+from tune.engine.events import Row
+
+if TYPE_CHECKING:
+    from world import World
+
+RESTING = ("DONE", "STOPPED", "ERROR", "PAUSED")
+BY_KILL = {
+    "user": "USER_CANCELED",
+    "stop": "SYS_CANCELED",
+    "assessor": "EARLY_STOPPED",
+    "max_trial_duration": "EARLY_STOPPED",
+    "max_silence": "FAILED",
+}
+
+
+class Ledger:
+    """The log, read by somebody who has never seen the reducer."""
+
+    def __init__(self, complain: Any, concurrency: int) -> None:
+        self.complain = complain
+        self.concurrency = concurrency
+        self.seq = 0
+        self.epoch = 0
+        self.status = ""
+        self.ids: dict[str, int] = {}
+        self.names: dict[int, str] = {}
+        self.parameters: dict[tuple[int, int], str] = {}
+        self.launches: dict[tuple[int, int], dict[str, Any]] = {}
+        self.launched: dict[tuple[int, int], dict[str, Any]] = {}
+        self.kills: dict[tuple[int, int], str] = {}
+        self.ends: dict[tuple[int, int], dict[str, Any]] = {}
+        self.order: dict[int, list[int]] = {}  # the attempts of a trial, as they were launched
+        self.active: set[int] = set()
+        self.last: dict[str, int] = {}  # by sender
+        self.records: dict[str, dict[int, tuple[str, str, int]]] = {}  # sender -> number -> kind, value, phase
+        self.finals: dict[tuple[int, int], list[float]] = {}  # counted ones
+        self.first_phase: dict[tuple[int, int], int] = {}
+        self.open_asks: set[int] = set()
+        self.asks: dict[int, tuple[int, int]] = {}
+
+    def add(self, row: Row) -> None:
+        """The next row, durable now."""
+        self.seq += 1
+        if row.seq != self.seq:
+            self.complain("P2", f"event {row.seq} stands where {self.seq} belongs")
+        if row.epoch < self.epoch:
+            self.complain("P2", f"event {row.seq} of epoch {row.epoch} after one of epoch {self.epoch}")
+        self.epoch = row.epoch
+        body = json.loads(row.body)
+        trial = row.trial if row.trial is not None else -1
+        if row.kind in ("METRIC", "THINNED") or (row.kind == "REQUEST_PARAMETER" and body.get("number")):
+            self._report(row, trial, body)
+        match row.kind:
+            case "ENGINE_STARTED":
+                self.status = "RUNNING"
+            case "STATUS":
+                self.status = body["status"]
+            case "STOP":
+                self.status = "STOPPING"
+            case "UPDATE":
+                self.concurrency = max(self.concurrency, body.get("trial_concurrency") or 0)
+            case "NEW_TRIAL":
+                if trial in self.names or body["id"] in self.ids:
+                    self.complain("P2", f"trial {trial} is made twice")
+                self.ids[body["id"]], self.names[trial] = trial, body["id"]
+            case "PARAMETER":
+                place = (trial, body.get("phase", 0))
+                if place in self.parameters:
+                    self.complain("P2", f"phase {place} gets parameters twice")
+                if place[1] and (trial, place[1] - 1) not in self.parameters:
+                    self.complain("P2", f"phase {place} gets parameters before the one before it")
+                self.parameters[place] = json.dumps(body["parameters"])
+            case "LAUNCH":
+                self._launch(trial, body)
+            case "LAUNCHED":
+                key = (trial, body["attempt"])
+                if key in self.launched:
+                    self.complain("P3", f"launch {key} is LAUNCHED twice")
+                self.launched[key] = body
+            case "KILL":
+                self.kills.setdefault((trial, body["attempt"]), body["reason"])
+            case "TRIAL_END":
+                key = (trial, body["attempt"])
+                if key in self.ends:
+                    self.complain("P2", f"launch {key} ends twice")
+                self.ends[key] = body
+                self.active.discard(trial)
+
+    def _launch(self, trial: int, body: dict[str, Any]) -> None:
+        key = (trial, body["attempt"])
+        if key in self.ends:
+            self.complain("P3", f"launch {key} is launched after its end")
+        if key not in self.launches:  # a launch that never happened may be asked for again
+            self.order.setdefault(trial, []).append(body["attempt"])
+            if len(self.order[trial]) != body["attempt"] + 1:
+                self.complain("P3", f"trial {trial} has the attempts {self.order[trial]}")
+        if key in self.launched:
+            self.complain("P3", f"launch {key} is asked for again while it runs")
+        self.launches[key] = body
+        phase = 0
+        while self.finals.get((trial, phase)):
+            phase += 1
+        self.first_phase[key] = phase
+        self.active.add(trial)
+        if len(self.active) > self.concurrency:
+            self.complain("P3", f"{len(self.active)} trials at once, allowed are {self.concurrency}")
+
+    def _report(self, row: Row, trial: int, body: dict[str, Any]) -> None:
+        number = row.sender_seq
+        first = body["first"] if row.kind == "THINNED" else number
+        if first != self.last.get(row.sender, 0) + 1:
+            self.complain("P2", f"{row.sender} says {first} after {self.last.get(row.sender, 0)}")
+        self.last[row.sender] = number
+        if row.kind == "THINNED":
+            return
+        kind = "R" if row.kind != "METRIC" else "F" if body.get("final") else "I"
+        value = json.dumps(body["value"]) if kind != "R" else ""
+        phase = body.get("phase", 0)
+        self.records.setdefault(row.sender, {})[number] = (kind, value, phase)
+        if kind == "F" and not body.get("ignored"):
+            found = _number(body["value"])
+            if self.finals.get((trial, phase)):
+                self.complain("P2", f"phase {(trial, phase)} has two counted finals")
+            if found is not None:
+                self.finals.setdefault((trial, phase), []).append(found)
+
+
+def _number(value: Any) -> float | None:
+    """The finite number in a metric."""
+    if isinstance(value, dict):
+        value = value.get("default")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def final_judgement(world: World) -> None:
+    """Everything that must be true once the faults have stopped and the experiment is over."""
+    ledger, complain = world.ledger, world.complain
+    if ledger.status != "DONE":
+        complain("P10", f"it ended {ledger.status}")
+        return
+    settings = world.settings
+    if len(ledger.names) != settings.trials:
+        complain("P10", f"{len(ledger.names)} trials were made, {settings.trials} were wanted")
+    _reports(world)
+    _ends(world)
+    _attempts(world)
+    for host in world.hosts:
+        left = [process for process in host.processes.values() if process.launch is not None]
+        if left:
+            complain("P3", f"{host.name}: {left[0].role} {left[0].pid} of {left[0].launch!r} is left behind")
+
+
+def _reports(world: World) -> None:
+    """P1 and P2: what was reported is what was recorded."""
+    ledger, complain = world.ledger, world.complain
+    known = {told.sender for told in world.told}
+    for sender in ledger.records:
+        if sender not in known:
+            complain("P2", f"{sender} never reported anything")
+    for told in world.told:
+        if told.trial not in ledger.ids:
+            complain("P3", f"{told.sender} belongs to no trial")
+            continue
+        recorded = ledger.records.get(told.sender, {})
+        true = {number: (kind, phase, value) for number, kind, phase, value in told.reports}
+        for number, (kind, value, _) in recorded.items():
+            if number not in true:
+                complain("P2", f"{told.sender} never said number {number}")
+            elif true[number][0] != kind or (kind != "R" and json.dumps(json.loads(true[number][2])) != value):
+                complain("P2", f"{told.sender} {number} is recorded as {kind} {value}, it was {true[number]}")
+            elif kind != "R" and (ledger.ids[told.trial], true[number][1]) in ledger.parameters:
+                if recorded[number][2] != true[number][1]:
+                    complain("P2", f"{told.sender} {number} is recorded for another phase")
+        place = (ledger.ids[told.trial], told.attempt)
+        end = ledger.ends.get(place, {})
+        for number in true:
+            if number in recorded:
+                continue
+            if number in told.acknowledged:
+                how = told.acknowledged[number]
+                complain("P1", f"the final {number} of {told.sender} was {how}, and is lost ({end.get('status')})")
+            elif end.get("status") != "LOST" and (told.lost_after is None or number <= told.lost_after):
+                complain("P1", f"report {number} of {told.sender} is lost, though nothing was cut")
+
+
+def _ends(world: World) -> None:
+    """P3 and P4: who was started, and how it ended."""
+    ledger, complain = world.ledger, world.complain
+    ran = {(ledger.ids.get(trial.trial, -1), trial.attempt): trial for trial in world.trials}
+    for key, launched in ledger.launched.items():
+        if key not in ran:
+            complain("P3", f"launch {key} is LAUNCHED and never ran")
+        elif launched["pid"] != ran[key].leader.pid:
+            complain("P4", f"launch {key} has pid {launched['pid']}, it was {ran[key].leader.pid}")
+    for key, end in ledger.ends.items():
+        trial, status, code = ran.get(key), end["status"], end.get("exit_code")
+        kill = ledger.kills.get(key, "")
+        if trial is None:
+            if status == "SUCCEEDED" or code is not None:
+                complain("P3", f"launch {key} never ran and is {status} {code}")
+            continue
+        if "could not be started" in end.get("reason", ""):
+            complain("P3", f"launch {key} ran, and is said not to have been started")
+            continue
+        if status == "LOST":
+            continue
+        if trial.code is None:
+            complain("P4", f"launch {key} is {status}, and lives")
+        elif code is not None and code != trial.code:
+            complain("P4", f"launch {key} ended with {trial.code}, recorded is {code}")
+        elif code is None and not trial.orphaned and "reason" in end and end["reason"] != kill:
+            complain("P4", f"launch {key} ended with {trial.code}, recorded is that nobody knows")
+        if kill:
+            expected = BY_KILL[kill]
+        elif status == "SYS_CANCELED" and "engine_lease" in end.get("reason", ""):
+            expected = "SYS_CANCELED" if trial.leased else "no lease"
+        else:
+            expected = "SUCCEEDED" if code == 0 else "FAILED"
+        if status != expected:
+            complain("P4", f"launch {key} (kill {kill!r}, code {code}) is {status}, not {expected}")
+
+
+def _attempts(world: World) -> None:
+    """Retries: an attempt follows exactly when one is due."""
+    ledger, settings = world.ledger, world.settings
+    for trial in ledger.names:
+        failures = 0
+        order = ledger.order.get(trial, [])
+        for attempt in order:
+            end = ledger.ends.get((trial, attempt))
+            if end is None:
+                world.complain("P10", f"trial {trial} has no end of its attempt {attempt}")
+                break
+            status = end["status"]
+            failures += status in ("FAILED", "LOST")
+            open_phase = settings.multi_phase or not world.counted_before(trial, attempt)
+            due = open_phase and (status == "SYS_CANCELED" or (status in ("FAILED", "LOST") and failures <= settings.retries))
+            killed_waiting = (trial, attempt + 1) in ledger.ends
+            if due != (attempt + 1 in order or killed_waiting):
+                word = "no attempt follows" if due else "an attempt follows"
+                world.complain("P2", f"trial {trial} attempt {attempt} ended {status}, {failures} failures: {word}")
