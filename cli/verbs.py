@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.metadata
 from pathlib import Path
 
 GROUP = "tune.verbs"
@@ -25,6 +24,8 @@ def built_in() -> dict[str, tuple[str, str | None]]:
 
 def installed() -> dict[str, tuple[str, str | None]]:
     """The verbs that other packages bring; their docstrings stay unread, since that would run them."""
+    import importlib.metadata  # 20 ms that only those need who look for such a verb
+
     return {
         entry.name: (f"{entry.module}:{entry.attr}", f"From the package {entry.dist.name if entry.dist else '?'}.")
         for entry in importlib.metadata.entry_points(group=GROUP)

@@ -93,9 +93,10 @@ def decide(state: State, request: Request, clock: int) -> list[Draft]:
             sender = sender_name(request.trial_id, request.attempt, request.process)
             number = state.ids.get(request.trial_id)
             known = state.senders.get(sender)
-            if number is None or request.first != (known.last if known else 0) + 1 or request.last < request.first:
+            first = max(request.first, (known.last if known else 0) + 1)  # it may overlap with what is recorded
+            if number is None or first != (known.last if known else 0) + 1 or request.last < first:
                 return []
-            return [Draft(Thinned(request.first, request.last), number, sender, request.last)]
+            return [Draft(Thinned(first, request.last), number, sender, request.last)]
         case HostUp():
             return [Draft(Host(request.name, "connected", clock, request.pid))]
         case HostDown():
@@ -208,6 +209,8 @@ def report(state: State, request: Reported) -> list[Draft]:
         value = _raw(record.value)
     except Refused:
         value, ignored = Raw(b"null"), "its value is not JSON"
+    if record.kind == "X":  # its place in a damaged spool
+        ignored = "what it wrote was damaged"
     return [Draft(Metric(value, phase, final, ignored), number, sender, record.number)]
 
 

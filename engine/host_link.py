@@ -14,7 +14,8 @@ from typing import Protocol
 import structlog
 
 from ..trial_sdk import channel, spool
-from ..trial_sdk.wire import Framer, WireError, decode, frame
+from ..trial_sdk.wire import Framer, Report, WireError, decode, frame
+from .flood import thinned
 from .requests import Exited, Flooded, HostDown, HostUp, NeverStarted, NotStarted, Reported, Request, Started
 
 _log = structlog.get_logger("host")
@@ -128,12 +129,12 @@ class HostLink:
     def _hear(self, message: channel.FromKeeper) -> None:
         match message:
             case channel.Reports():
-                number = 0
-                for report in spool.parse(message.data):
-                    number = report.number
-                    self._submit(Reported(message.trial, message.attempt, message.process, report))
-                if number:
-                    self._acknowledge(message.trial, message.attempt, message.process, number)
+                launch = (message.trial, message.attempt, message.process)
+                reports = self._read(message)
+                for item in thinned(reports):
+                    self._submit(Flooded(*launch, *item) if isinstance(item, tuple) else Reported(*launch, item))
+                if reports:
+                    self._acknowledge(*launch, reports[-1].number)
             case channel.TrialWaits():
                 self._waits(message.trial, message.attempt, message.process, message.number)
             case channel.Launched():
@@ -151,3 +152,10 @@ class HostLink:
                 self._acknowledge(message.trial, message.attempt, message.process, message.last)
             case channel.Attached() | channel.Refused():
                 raise WireError("the keeper greets twice")
+
+    def _read(self, message: channel.Reports) -> list[Report]:
+        try:
+            return spool.parse(message.data)
+        except spool.SpoolDamaged as error:  # a disk, or a trial that writes into its spool: only that report is lost
+            _log.error("spool damaged", trial=message.trial, process=message.process, reason=str(error))
+            return spool.salvage(message.data, message.first)

@@ -57,6 +57,15 @@ class AnswerTrial(Struct, frozen=True):
     sender: str
 
 
+class EndLost(Struct, frozen=True):
+    """A host is back: what it has of a launch that was given up is taken in, and the launch is ended."""
+
+    host: str
+    trial_id: str
+    attempt: int
+    grace: float  # seconds
+
+
 class ForgetLaunch(Struct, frozen=True):
     """Tell the host that the end of a launch is recorded."""
 
@@ -65,7 +74,7 @@ class ForgetLaunch(Struct, frozen=True):
     attempt: int
 
 
-Command = AskTuner | StartTrial | ProbeTrial | StopTrial | AnswerTrial | ForgetLaunch
+Command = AskTuner | StartTrial | ProbeTrial | StopTrial | AnswerTrial | ForgetLaunch | EndLost
 
 
 def intents(state: State, code: Callable[[], str]) -> list[Draft]:
@@ -134,14 +143,19 @@ def _launches(state: State, code: Callable[[], str]) -> list[Draft]:
     if not state.ready or state.time_up:
         return []
     free = state.settings.trial_concurrency - len(state.active)
-    host = next((host for host in state.hosts.values() if host.connected), None)
-    if free <= 0 or host is None:
+    load = {host.name: 0 for host in state.hosts.values() if host.connected}
+    if free <= 0 or not load:
         return []
+    for number in state.active:
+        if (name := state.trial(number).host) in load:
+            load[name] += 1
     drafts = []
     for number in list(state.ready)[:free]:
         trial = state.trial(number)
         phase = open_phase(state, trial)
-        drafts.append(Draft(Launch(trial.attempt, host.name, phase or 0, code()), number))
+        name = min(load, key=load.__getitem__)  # the host with the fewest trials; of equals the first
+        load[name] += 1
+        drafts.append(Draft(Launch(trial.attempt, name, phase or 0, code()), number))
     return drafts
 
 
@@ -195,6 +209,10 @@ def drain(state: State) -> list[Command]:
     for identity, attempt in queues.forget:
         commands.append(ForgetLaunch(state.trial(state.ids[identity]).host, identity, attempt))
     queues.forget = []
+    grace = microseconds(state.settings.stop_grace) / 1_000_000 if queues.lost else 0.0
+    for host, launches in state.lost.items():
+        commands += [EndLost(host, *launch, grace) for launch in launches if launch in queues.lost]
+    queues.lost = []
     if not queues.asked and state.status not in ("PAUSED", "STOPPING", "STOPPED", "DONE", "ERROR"):
         ask = _next_ask(state)
         if ask is not None:

@@ -77,9 +77,7 @@ class Ports:
         """Make a log."""
         return await Log.open(path, create=True, on_full=on_full)
 
-    async def open_log(
-        self, path: Path, expect: tuple[int, bytes], on_full: Callable[[str], None] | None
-    ) -> LogWriter:
+    async def open_log(self, path: Path, expect: tuple[int, bytes], on_full: Callable[[str], None] | None) -> LogWriter:
         """Open a log that was read up to `expect`, for writing."""
         return await Log.open(path, create=False, expect=expect, on_full=on_full)
 

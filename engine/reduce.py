@@ -173,6 +173,7 @@ def _engine_started(state: State, event: EngineStarted) -> None:
         host.connected = False
     queues = state.queues
     queues.probe, queues.launch, queues.stop, queues.answer, queues.forget = [], [], [], [], []
+    queues.lost = []
     queues.asked = 0
     for ask in state.asks.values():
         ask.waits_since = -1
@@ -349,7 +350,10 @@ def _trial_end(state: State, fact: Fact, trial: Trial, event: TrialEnd) -> None:
         return
     queues = state.queues
     if trial.active:
-        queues.forget.append((trial.id, trial.attempt))
+        if event.status == "LOST":
+            state.lost.setdefault(trial.host, []).append((trial.id, trial.attempt))
+        else:
+            queues.forget.append((trial.id, trial.attempt))
     elif trial.number in state.ready:
         state.ready.remove(trial.number)
     state.clock = max(state.clock, event.clock)
@@ -406,6 +410,7 @@ def _host(state: State, event: Host) -> None:
     if not host.connected:
         return
     queues = state.queues
+    queues.lost += state.lost.get(event.name, [])
     for number in state.active:
         trial = state.trial(number)
         if trial.host != event.name:

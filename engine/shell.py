@@ -37,6 +37,7 @@ from .plan import (
     AnswerTrial,
     AskTuner,
     Command,
+    EndLost,
     ForgetLaunch,
     ProbeTrial,
     StartTrial,
@@ -313,16 +314,28 @@ class Engine:
         for key in [key for key, (_, seq) in self._acks.items() if seq <= durable]:
             number, _ = self._acks.pop(key)
             trial, attempt, process = key
-            link = self._link_of(trial)
+            link = self._link_of(trial, attempt)
             if link is not None:
                 link.send(channel.Ack(trial, attempt, process, number))
         for watcher in list(self.watchers):
             watcher.durable(durable)
 
     # -- hosts ----------------------------------------------------------------------------------------------------
-    def _link_of(self, trial_id: str) -> HostLink | None:
+    def _link_of(self, trial_id: str, attempt: int) -> HostLink | None:
+        """The link to the host of a launch, which may be an earlier attempt that was given up with its host."""
+        for host, launches in self.state.lost.items():
+            if (trial_id, attempt) in launches:
+                return self._links.get(host)
         number = self.state.ids.get(trial_id)
         return self._links.get(self.state.trial(number).host) if number is not None else None
+
+    def _recorded(self, trial: int, attempt: int) -> dict[str, int]:
+        """How far the reports of a launch are recorded, by process."""
+        return {
+            sender.process: sender.last
+            for sender in self.state.senders.values()
+            if sender.trial == trial and sender.attempt == attempt
+        }
 
     def _acknowledge(self, trial: str, attempt: int, process: str, number: int) -> None:
         sender = self.state.senders.get(sender_name(trial, attempt, process))
@@ -346,6 +359,12 @@ class Engine:
                 link = self._links.get(command.host)
                 if link is not None:
                     link.send(channel.Forget(command.trial_id, command.attempt))
+            case EndLost():
+                link = self._links.get(command.host)
+                if link is not None:
+                    launch = (command.trial_id, command.attempt)
+                    link.send(channel.Probe(*launch, self._recorded(state.ids[command.trial_id], command.attempt)))
+                    link.send(channel.Stop(*launch, command.grace))
             case AnswerTrial():
                 sender = state.senders[command.sender]
                 trial = state.trial(sender.trial)
@@ -363,12 +382,7 @@ class Engine:
                     self._heard[trial.number] = self.clock.monotonic()
                     link.send(self._launch(command.trial))
                 elif isinstance(command, ProbeTrial):
-                    recorded = {
-                        sender.process: sender.last
-                        for sender in state.senders.values()
-                        if sender.trial == trial.number and sender.attempt == trial.attempt
-                    }
-                    link.send(channel.Probe(trial.id, trial.attempt, recorded))
+                    link.send(channel.Probe(trial.id, trial.attempt, self._recorded(trial.number, trial.attempt)))
                 else:
                     link.send(channel.Stop(trial.id, trial.attempt, command.grace))
 

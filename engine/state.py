@@ -139,6 +139,7 @@ class Queues(Struct):
     stop: list[int] = []
     answer: list[str] = []  # senders
     forget: list[tuple[str, int]] = []  # trial id, attempt
+    lost: list[tuple[str, int]] = []  # trial id, attempt: LOST ones whose host has come back
     asked: int = 0  # the ask that is with the tuner
     news: list[Observation] = []
     dirty: bool = True
@@ -176,6 +177,7 @@ class State(Struct):
     last_told: int = 0  # seq of the last fact that the tuner observes
     senders: dict[str, Sender] = {}
     hosts: dict[str, HostState] = {}
+    lost: dict[str, list[tuple[str, int]]] = {}  # by host: the launches that were given up with it
     metrics: int = 0
     thinned: int = 0
     imported: int = 0

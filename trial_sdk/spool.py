@@ -77,6 +77,26 @@ def parse(data: bytes) -> list[Report]:
         offset = stop
 
 
+def salvage(data: bytes, first: int) -> list[Report]:
+    """The reports in whole frames whose first has the number `first`, damaged ones among them.
+
+    What stands in the place of a damaged report has its number and the kind "X": so the others still count, in order.
+    """
+    reports: list[Report] = []
+    offset = 0
+    while True:
+        stop, count = scan(data, offset, 1)
+        if not count:
+            return reports
+        number = first + len(reports)
+        try:
+            report = _report(data, offset, stop)
+        except SpoolDamaged:
+            report = Report(number, "X", 0)
+        reports.append(report if report.number == number else Report(number, "X", 0))
+        offset = stop
+
+
 def _sound(data: bytes) -> tuple[int, int]:
     """Where the sound part of a spool ends, and its last number: what a crash tore at the end doesn't count.
 

@@ -169,24 +169,23 @@ def test_sequential_suggestions_are_those_of_an_undisturbed_run(bench: Bench, tu
     assert checker.parameters(experiment.rows()) == _undisturbed[tuner]
 
 
-def test_multi_phase_killed_in_the_middle_of_a_phase(bench: Bench) -> None:
-    for seed in points(2):
-        dice = random.Random(seed)
-        experiment = bench.experiment(
-            multi_phase=True,
-            max_phases_per_trial=4,
-            trial_command=bench.fake(phases=4, steps=3, sleep=0.03, first_phase=True),
-            trial_concurrency=3,
-            max_trial_number=3,
-            seed=seed,
-        )
+@pytest.mark.parametrize("seed", points(2))
+def test_multi_phase_killed_in_the_middle_of_a_phase(bench: Bench, seed: int) -> None:
+    dice = random.Random(seed)
+    experiment = bench.experiment(
+        multi_phase=True,
+        max_phases_per_trial=4,
+        trial_command=bench.fake(phases=4, steps=3, sleep=0.03, first_phase=True),
+        trial_concurrency=3,
+        max_trial_number=3,
+        seed=seed,
+    )
+    experiment.start()
+    for kill in range(2):
+        sleep_seeded(dice, 0.9, seed, f"kill {kill}")
+        if gone(experiment.pid, 0):
+            break
+        experiment.kill_engine()
         experiment.start()
-        for kill in range(2):
-            sleep_seeded(dice, 0.9, seed, f"kill {kill}")
-            if gone(experiment.pid, 0):
-                break
-            experiment.kill_engine()
-            experiment.start()
-        whole(experiment, 3)
-        assert set(checker.parameters(experiment.rows())) == {(t, p) for t in range(3) for p in range(4)}
-        bench.witness.unlink()
+    whole(experiment, 3)
+    assert set(checker.parameters(experiment.rows())) == {(t, p) for t in range(3) for p in range(4)}

@@ -23,7 +23,9 @@ sys.path.insert(0, str(HERE.parent / "e2e"))
 
 import harness
 
+from tune.engine import views
 from tune.engine.requests import AskStop
+from tune.engine.state import State
 
 CODE = Path("/tmp/tune-golden")  # a fixed place, since it stands in the logs
 SPACE = {
@@ -40,8 +42,8 @@ while (p := tune.get_next_parameter()) is not None:
     tune.report_final_result({"default": p["x"], "more": [1, "NaN"]})
 """
 FAILS = _ONE + "tune.report_intermediate_result(float('nan')); sys.exit(3) if a == 0 else tune.report_final_result(p['x'])"
-CURVES = _ONE + "\nfor s in range(60):\n    tune.report_intermediate_result(p['x'] + s)\n    time.sleep(0.02)\n"
-CURVES += "tune.report_final_result(p['x'] + 60)\n"
+CURVES = _ONE + "\nfor s in range(20):\n    tune.report_intermediate_result(p['x'])\n    time.sleep(0.03)\n"
+CURVES += "tune.report_final_result(p['x'])\n"
 SLOW = _ONE + "tune.report_intermediate_result(p['x']); time.sleep(30 if a == 0 else 0); tune.report_final_result(p['x'])"
 
 
@@ -127,6 +129,23 @@ CASES: dict[str, Case] = {
 }
 
 
+def seen(state: State) -> dict[str, Any]:
+    """What people are promised to see of a log, whatever version shows it."""
+    return {
+        "status": state.status,
+        "events": state.seq,
+        "counts": state.counts,
+        "best": views.best(state),
+        "trials": [
+            {
+                key: trial[key]
+                for key in ("number", "id", "status", "attempt", "parameters", "final", "intermediate", "exit_code")
+            }
+            for trial in json.loads(views.to_json(views.trials(state, folder=Path("/"))))
+        ],
+    }
+
+
 def main() -> int:
     """Make what is missing."""
     CODE.mkdir(exist_ok=True)
@@ -140,6 +159,8 @@ def main() -> int:
             experiment = bench.experiment(**config)
             run(experiment)
             state = experiment.state()
+            text = json.dumps(seen(state), indent=1) + "\n"
+            target.with_suffix(".json").write_text(text, encoding="utf-8")
             print(name, state.status, json.dumps({k: v for k, v in state.counts.items() if v}), state.seq, state.digest())
             shutil.copyfile(experiment.folder.events, target)
     shutil.rmtree(base)

@@ -47,11 +47,13 @@ class Ledger:
         self.records: dict[str, dict[int, tuple[str, str, int]]] = {}  # sender -> number -> kind, value, phase
         self.finals: dict[tuple[int, int], list[float]] = {}  # counted ones
         self.first_phase: dict[tuple[int, int], int] = {}
-        self.open_asks: set[int] = set()
-        self.asks: dict[int, tuple[int, int]] = {}
+        self.now = 0.0
+        self.met: dict[str, tuple[float, float]] = {}  # by host: when it was reached and lost, last
+        self.lost_at: dict[tuple[int, int], tuple[str, float]] = {}
 
-    def add(self, row: Row) -> None:
+    def add(self, row: Row, now: float) -> None:
         """The next row, durable now."""
+        self.now = now
         self.seq += 1
         if row.seq != self.seq:
             self.complain("P2", f"event {row.seq} stands where {self.seq} belongs")
@@ -67,6 +69,9 @@ class Ledger:
                 self.status = "RUNNING"
             case "STATUS":
                 self.status = body["status"]
+            case "HOST":
+                since, _ = self.met.get(body["name"], (0.0, 0.0))
+                self.met[body["name"]] = (now, math.inf) if body["state"] == "connected" else (since, now)
             case "STOP":
                 self.status = "STOPPING"
             case "UPDATE":
@@ -97,6 +102,14 @@ class Ledger:
                     self.complain("P2", f"launch {key} ends twice")
                 self.ends[key] = body
                 self.active.discard(trial)
+                if body["status"] == "LOST":
+                    self.lost_at[key] = (self.launches[key]["host"], now)
+
+    def met_again(self, key: tuple[int, int]) -> bool:
+        """Whether engine and host have met, for 10 s at least, since this launch was given up."""
+        host, lost = self.lost_at[key]
+        since, until = self.met.get(host, (0.0, 0.0))
+        return since > lost and min(until, self.now) - since > 10.0
 
     def _launch(self, trial: int, body: dict[str, Any]) -> None:
         key = (trial, body["attempt"])
@@ -190,10 +203,12 @@ def _reports(world: World) -> None:
         for number in true:
             if number in recorded:
                 continue
+            if end.get("status") == "LOST" and not ledger.met_again(place):
+                continue
             if number in told.acknowledged:
                 how = told.acknowledged[number]
                 complain("P1", f"the final {number} of {told.sender} was {how}, and is lost ({end.get('status')})")
-            elif end.get("status") != "LOST" and (told.lost_after is None or number <= told.lost_after):
+            elif told.lost_after is None or number <= told.lost_after:
                 complain("P1", f"report {number} of {told.sender} is lost, though nothing was cut")
 
 

@@ -39,6 +39,19 @@ class Node:
         return f"<{self.name}>"
 
 
+class _Task(asyncio.Task[Any]):
+    """A task whose hash is its number: sets of tasks (anyio's, asyncio's) then have the same order in every run."""
+
+    next_number = 0
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        self._number = _Task.next_number
+        super().__init__(*arguments, **more)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
 class SimLoop(asyncio.BaseEventLoop):
     """The loop; `dice` is its own random generator, `failures` what escaped from callbacks and tasks."""
 
@@ -50,7 +63,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self.nodes: list[Node] = []
         self._now = 0.0
         self._heap: list[tuple[float, int, asyncio.TimerHandle]] = []
-        self._count = 0
+        self._count = self._made = 0
         self._runnable: list[Node] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._prune = 1000
@@ -111,7 +124,9 @@ class SimLoop(asyncio.BaseEventLoop):
         pass
 
     def _make_task(self, loop: Any, coroutine: Any, **more: Any) -> asyncio.Task[Any]:
-        task = asyncio.Task(coroutine, loop=loop, **more)
+        self._made += 1
+        _Task.next_number = self._made
+        task: asyncio.Task[Any] = _Task(coroutine, loop=loop, **more)
         self._tasks.add(task)  # a killed node's tasks must stay: their end would run their `finally`
         if len(self._tasks) > self._prune:
             self._tasks = {task for task in self._tasks if not task.done()}

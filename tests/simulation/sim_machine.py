@@ -301,8 +301,12 @@ class Host:
         waiter = SimProcess(self, "waiter", self.keeper_pid, None, None)
         loop = self.world.loop
 
+        trials: list[SimTrial] = []
+
         def released(code: int) -> None:
             os.close(lock)
+            if trials and not (folder / "exit").exists():
+                trials[0].orphaned = True
 
         released.at_power_cut = True  # type: ignore[attr-defined]
         waiter.on_end.append(released)
@@ -322,6 +326,7 @@ class Host:
             self.stamp(folder / "pid")
             trial = SimTrial(self, folder, env, leader)
             self.trials.append(trial)
+            trials.append(trial)
 
             def ended(code: int) -> None:
                 loop.call_in(loop.world, self.dice.uniform(0.0, 0.01), write_exit, code)

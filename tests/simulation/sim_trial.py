@@ -225,7 +225,6 @@ class SimTrial:
 
     def power_cut(self) -> None:
         """The host lost its power."""
-        self.orphaned = self.orphaned or self.ended_at == self.world.loop.time()
         for sdk in self.sdks:
             sdk.power_cut()
 

@@ -15,6 +15,7 @@ import os
 import random
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,6 +124,7 @@ class World:
         self.failed_at = 0
         self.weather = Weather()
         self._trace = hashlib.blake2b(digest_size=16)
+        self._unordered = 0
         self.told: list[Told] = []
         self.trials: list[SimTrial] = []
         self.starts: dict[tuple[str, int], int] = {}
@@ -149,7 +151,11 @@ class World:
 
     def witness(self, kind: str, name: str, number: int) -> None:
         """Something that the trace holds."""
-        self._trace.update(f"{self.loop.time():.9f} {kind} {name} {number}\n".encode())
+        line = f"{self.loop.time():.9f} {kind} {name} {number}\n".encode()
+        if kind == "lost":  # a task group ends its tasks in no order
+            self._unordered += zlib.crc32(line)
+        else:
+            self._trace.update(line)
         if kind == "lost" and name.endswith(".engine<"):
             self.engine_lost[name.split(".")[0]] = self.loop.time()
 
@@ -165,7 +171,7 @@ class World:
                 self._trace.update(row.body.replace(str(self.root), "").encode())
             if self.tell and row.kind != "METRIC":
                 self.note(f"log {row.seq} {row.kind} trial {row.trial} {row.body[:150]}")
-            self.ledger.add(row)
+            self.ledger.add(row, self.loop.time())
             if row.kind == "TRIAL_END" and row.trial is not None:
                 attempt = len(self.ledger.order.get(row.trial, [])) - 1
                 self.counted_at_end[row.trial, attempt] = bool(self.ledger.finals.get((row.trial, 0)))
@@ -228,7 +234,7 @@ class World:
         if trial is None or not trial.leader.alive or trial.orphaned:
             return
         key = (trial.number, trial.attempt)
-        if key in self.ledger.kills:
+        if key in self.ledger.kills or self.ledger.ends.get(key, {}).get("status") == "LOST":
             return
         host = trial.host
         since = max(self.engine_lost.get(host.name, 0.0), host.keeper_since)
@@ -408,7 +414,7 @@ class World:
         return Outcome(
             settings,
             self.violations,
-            self._trace.hexdigest(),
+            f"{self._trace.hexdigest()}{self._unordered % 2**32:08x}",
             len(self.disk.rows),
             steps,
             end,
@@ -529,10 +535,6 @@ def _kill_process(world: World) -> None:
     victims = [process for process in host.processes.values() if process.role in ("waiter", "trial")]
     if victims:
         victim = world.dice.choice(victims)
-        if victim.role == "waiter":
-            for trial in world.trials:
-                if trial.leader.parent == victim.pid and trial.host is host:
-                    trial.orphaned = True
         victim.end(-9)
 
 
