@@ -51,12 +51,21 @@ class HostLink:
         self._writer: asyncio.StreamWriter | None = None
         self._ending = asyncio.Event()
         self._over = asyncio.Event()
+        self._said: list[bytes] = []
         self.fenced = ""
 
     def send(self, message: channel.ToKeeper) -> None:
-        """Say something to the keeper, if it is there."""
+        """Say something to the keeper, if it is there; what one burst says goes out in one write."""
+        if self._writer is None:
+            return
+        if not self._said:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._said.append(frame(channel.encoder.encode(message)))
+
+    def _flush(self) -> None:
+        said, self._said = self._said, []
         if self._writer is not None:
-            self._writer.write(frame(channel.encoder.encode(message)))
+            self._writer.write(b"".join(said))
 
     async def run(self) -> None:
         """Serve until `shutdown`; never raises for what the keeper does.
@@ -68,20 +77,25 @@ class HostLink:
             while True:
                 reason = "the keeper closed the channel"
                 writer: asyncio.StreamWriter | None = None
+                broken = False
                 try:
                     reader, writer = await self.service.channel()
+                    broken = True  # unless it ends in order
                     if await self._serve(reader, writer):
                         failures = 0
+                    broken = False
                 except (OSError, WireError, spool.SpoolDamaged, asyncio.IncompleteReadError) as error:
                     reason = str(error) or type(error).__name__
                 except Exception as error:  # a plug-in's own errors: whatever it raises, the host is not reached
                     reason = f"{type(error).__name__}: {error}"
                 finally:
-                    self._writer = None
+                    self._writer, self._said = None, []
                     if writer is not None:
                         writer.close()
-                if self._ending.is_set() or self.fenced:
+                if self.fenced or (self._ending.is_set() and not broken):
                     return
+                if self._ending.is_set():
+                    continue  # the keeper may never have heard that all is over
                 _log.warning("host lost", host=self.name, reason=reason)
                 self._submit(HostDown(self.name, reason))
                 with contextlib.suppress(TimeoutError):

@@ -170,7 +170,8 @@ def _engine_started(state: State, event: EngineStarted) -> None:
     state.ended = state.silent_failures = state.tuner_errors = 0
     state.heard = False
     for host in state.hosts.values():
-        host.connected = False
+        if host.connected:  # its silence counts from here on, not from when it was reached
+            host.connected, host.clock = False, state.clock
     queues = state.queues
     queues.probe, queues.launch, queues.stop, queues.answer, queues.forget = [], [], [], [], []
     queues.lost = []

@@ -50,7 +50,7 @@ EXTRAS = ("TRIAL_BUDGET", "load_checkpoint_dir", "save_checkpoint_dir")
 MAX_PARAMETERS = 1 << 20
 MAX_DECISION = 1 << 10
 _MAX_TRACEBACK = 8 << 10
-_THREADS = (
+THREADS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -349,7 +349,7 @@ def _end_with(descriptor: int) -> None:
 
 def main() -> int:
     """The program: `python -m tune.engine.tuner_host FD`."""
-    for name in _THREADS:
+    for name in THREADS:
         os.environ[name] = "1"
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the engine's to answer
     descriptor = int(sys.argv[1])

@@ -33,6 +33,7 @@ from tune.engine.requests import (
     HostDown,
     HostUp,
     NeverStarted,
+    NotStarted,
     Refused,
     Reported,
     Request,
@@ -43,6 +44,7 @@ from tune.engine.requests import (
     TunerFailed,
 )
 from tune.engine.state import State
+from tune.trial_sdk.channel import KEEPER_DIED
 from tune.trial_sdk.wire import Report
 
 SPACE = {"x": {"_type": "uniform", "_value": [0, 1]}}
@@ -447,6 +449,21 @@ def test_lease_requeues_at_once() -> None:
     end(core, -15, reason="lease")
     trial = core.state.trial(0)
     assert trial.active and trial.attempt == 1
+
+
+def test_a_launch_that_the_keepers_death_prevented_is_made_again() -> None:
+    core = Core(make_config(max_trial_number=1))
+    core.submit(HostUp("local", 5))
+    (ask,) = [command for command in core.plan() if isinstance(command, AskTuner)]
+    core.submit(Suggests(ask.number, ask.attempt, core.state.last_told, '{"x": 0.5}'))
+    core.plan()
+    trial = core.state.trial(0)
+    core.submit(NotStarted(trial.id, 0, KEEPER_DIED))
+    assert [command for command in core.plan() if isinstance(command, StartTrial)]
+    assert (trial.launching, trial.attempt, trial.failures) == (True, 1, 0)
+    core.submit(NotStarted(trial.id, 1, "no such folder"))
+    core.plan()
+    assert (trial.status, core.state.status) == ("FAILED", "PAUSED")
 
 
 def test_a_lost_host_costs_its_trials_after_the_lease_only() -> None:

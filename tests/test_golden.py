@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE / "e2e"), str(HERE / "golden")]
+sys.path.insert(0, str(Path(__file__).parent / "e2e"))
+sys.path.insert(0, str(Path(__file__).parent / "golden"))
 
 import harness
 import make
@@ -27,6 +27,7 @@ from tune.engine.home import Folder
 from tune.engine.log import Reader, chain_of
 from tune.engine.verify import verify
 
+HERE = Path(__file__).parent
 LOGS = sorted((HERE / "golden").glob("*.db"))
 named = pytest.mark.parametrize("log", LOGS, ids=[log.stem for log in LOGS])
 
@@ -78,7 +79,7 @@ def test_P15_verifies(log: Path, tmp_path: Path) -> None:
 def test_P15_its_decisions_come_out_again(log: Path, tmp_path: Path) -> None:
     found = check_decisions(copied(log, tmp_path))
     assert (found.ok, found.divergence) == (True, "")
-    assert found.suggestions + found.others >= 3
+    assert found.suggestions + found.others >= 2
 
 
 @named
@@ -90,9 +91,8 @@ def test_P15_is_gone_on_with(log: Path, bench: harness.Bench) -> None:
     state = experiment.finish()
     exhausted = "exhausted" in log.stem
     assert (state.status, len(state.made)) == ("DONE", len(before.made) if exhausted else more), state.reason
-    for old, new in zip(before.made, state.made, strict=False):
-        if old.status != "SYS_CANCELED":
-            assert (old.id, old.phases, old.status) == (new.id, new.phases, new.status)
+    for old, new in zip(make.seen(before)["trials"], make.seen(state)["trials"], strict=False):
+        assert old == new or old["status"] == "SYS_CANCELED"
     assert verify(experiment.folder.events).ok
 
 

@@ -87,6 +87,17 @@ def test_without_room_for_its_pid_the_command_never_runs(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_keeper_that_died_and_reads_no_pid_does_not_end_the_command(tmp_path):
+    alive = Folder(tmp_path).lock()
+    try:
+        pid, pipe = waiter.spawn(tmp_path, "exit 4", str(tmp_path), {"PATH": os.environ["PATH"]}, alive, 512)
+        os.close(pipe)
+    finally:
+        os.close(alive)
+    os.waitpid(pid, 0)
+    assert Folder(tmp_path).status() == 4
+
+
 def test_codes():
     assert [waiter.code(status) for status in (0, 1, 128, 129, 137, 192, 193, 255)] == [
         0,

@@ -124,6 +124,12 @@ def number_of(body: str) -> int:
 
 
 # -- the child --------------------------------------------------------------------------------------------------------
+def _remove(folder: Path) -> None:
+    """Take away the log that was not even made."""
+    for file in folder.glob("events.*"):
+        file.unlink()
+
+
 async def _write_log(job: dict[str, Any], say: dict[str, Any], acks: int) -> None:
     """Append reports 1, 2, 3 ... in batches; a report is a row whose body holds its number."""
     path = Path(job["folder"]) / "events.db"
@@ -145,8 +151,7 @@ async def _write_log(job: dict[str, Any], say: dict[str, Any], acks: int) -> Non
         except (LogMissing, LogDamaged) as error:
             if isinstance(error, LogDamaged) and (error.first_bad_seq is not None or job.get("made", True) or life):
                 raise
-            for file in Path(job["folder"]).glob("events.*"):
-                file.unlink()
+            _remove(Path(job["folder"]))
             log = await Log.open(path, create=True, on_full=waited.append, retry=0.001)
             os.write(acks, b"0\n")
             job["made"] = True

@@ -157,6 +157,8 @@ class Experiment:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                 gone(pid, 2.0)
+        for suffix in (".e", ".k"):
+            socket_path(self.folder.data, suffix).unlink(missing_ok=True)
 
 
 class Bench:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -244,10 +245,8 @@ def spools(count: int, seed: int) -> Iterator[str]:
 
 
 _WORDS = [
-    *(
-        word.encode()
-        for word in "[ ] { } : , = \" ' # \n - * & ! | > . _type _value choice uniform 1e999 nan".split(" ")
-    ),
+    *(bytes([byte]) for byte in b"[]{}:,=\"'#-*&!|>."),
+    *(b"_type", b"_value", b"choice", b"uniform", b"1e999", b"nan"),
     b"\n",
     b"\t",
     b"  ",
@@ -277,8 +276,6 @@ def config_seeds() -> dict[str, list[bytes]]:
     found: dict[str, list[bytes]] = {".toml": [], ".yaml": [], ".json": []}
     for path in sorted((ROOT / "examples").glob("*/config*")):
         found[path.suffix].append(path.read_bytes())
-    import tomllib
-
     found[".json"] = [
         json.dumps(tomllib.loads(text.decode()), default=str, indent=1).encode() for text in found[".toml"]
     ]

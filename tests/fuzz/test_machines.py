@@ -1,4 +1,4 @@
-"""Hypothesis state machines of the log, the spool and the framer: any order of calls, kills and damage against a model."""
+"""State machines of the log, the spool and the framer: any order of calls, kills and damage, against a model."""
 
 from __future__ import annotations
 

@@ -18,8 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "e2e"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "e2e"))
 
 import harness
 
@@ -27,24 +26,33 @@ from tune.engine import views
 from tune.engine.requests import AskStop
 from tune.engine.state import State
 
+HERE = Path(__file__).parent
 CODE = Path("/tmp/tune-golden")  # a fixed place, since it stands in the logs
 SPACE = {
     "x": {"_type": "uniform", "_value": [0, 1]},
     "n": {"_type": "randint", "_value": [1, 9]},
-    "c": {"_type": "choice", "_value": ["a", {"_name": "b", "y": {"_type": "loguniform", "_value": [0.001, 1]}}]},
+    "c": {
+        "_type": "choice",
+        "_value": [{"_name": "a"}, {"_name": "b", "y": {"_type": "loguniform", "_value": [0.001, 1]}}],
+    },
 }
 _ONE = "import os, sys, time, tune; p = tune.get_next_parameter(); a = int(os.environ['TUNE_ATTEMPT']); "
-QUICK = _ONE + "[tune.report_intermediate_result(p['x'] * s) for s in (1, 2, 3)]; tune.report_final_result(-p['x'] ** 2)"
+QUICK = (
+    _ONE + "[tune.report_intermediate_result(p['x'] * s) for s in (1, 2, 3)]; tune.report_final_result(-p['x'] ** 2)"
+)
 PHASES = """
 import tune
 while (p := tune.get_next_parameter()) is not None:
     tune.report_intermediate_result(p["x"])
     tune.report_final_result({"default": p["x"], "more": [1, "NaN"]})
 """
-FAILS = _ONE + "tune.report_intermediate_result(float('nan')); sys.exit(3) if a == 0 else tune.report_final_result(p['x'])"
+FAILS = (
+    _ONE + "tune.report_intermediate_result(float('nan')); sys.exit(3) if a == 0 else tune.report_final_result(p['x'])"
+)
 CURVES = _ONE + "\nfor s in range(20):\n    tune.report_intermediate_result(p['x'])\n    time.sleep(0.03)\n"
 CURVES += "tune.report_final_result(p['x'])\n"
-SLOW = _ONE + "tune.report_intermediate_result(p['x']); time.sleep(30 if a == 0 else 0); tune.report_final_result(p['x'])"
+SLOW = _ONE + "tune.report_intermediate_result(p['x']); time.sleep(30 * (a == 0 and tune.get_sequence_id() < 2)); "
+SLOW += "tune.report_final_result(p['x'])"
 
 
 def command(script: str) -> str:
@@ -161,7 +169,9 @@ def main() -> int:
             state = experiment.state()
             text = json.dumps(seen(state), indent=1) + "\n"
             target.with_suffix(".json").write_text(text, encoding="utf-8")
-            print(name, state.status, json.dumps({k: v for k, v in state.counts.items() if v}), state.seq, state.digest())
+            print(
+                name, state.status, json.dumps({k: v for k, v in state.counts.items() if v}), state.seq, state.digest()
+            )
             shutil.copyfile(experiment.folder.events, target)
     shutil.rmtree(base)
     return 0

@@ -1,6 +1,6 @@
 """The judges of a simulated history: what must be true of a log, given what the simulated trials know to be true.
 
-They read the rows' JSON by themselves and share no code with the reducer. `Ledger` follows the log as it becomes
+They read the rows' JSON by themselves and share no code with the reducer (but for P5, where the tuner has to be fed). `Ledger` follows the log as it becomes
 durable and judges what can be judged at once; `final_judgement` is spoken when the experiment has ended.
 """
 
@@ -10,10 +10,13 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from tune.engine.events import Row
+from tune.engine import host_wire, tuner_host
+from tune.engine.events import NotYet, Parameter, Row, decode
+from tune.engine.reduce import reduce
+from tune.engine.state import State
 
 if TYPE_CHECKING:
-    from world import World
+    from world import Settings, World
 
 RESTING = ("DONE", "STOPPED", "ERROR", "PAUSED")
 BY_KILL = {
@@ -28,9 +31,10 @@ BY_KILL = {
 class Ledger:
     """The log, read by somebody who has never seen the reducer."""
 
-    def __init__(self, complain: Any, concurrency: int) -> None:
-        self.complain = complain
-        self.concurrency = concurrency
+    def __init__(self, complain: Any, settings: Settings) -> None:
+        self.complain, self.settings = complain, settings
+        self.concurrency = settings.concurrency
+        self.forced = False
         self.seq = 0
         self.epoch = 0
         self.status = ""
@@ -67,6 +71,7 @@ class Ledger:
         match row.kind:
             case "ENGINE_STARTED":
                 self.status = "RUNNING"
+                self.met = {name: (since, min(until, now)) for name, (since, until) in self.met.items()}
             case "STATUS":
                 self.status = body["status"]
             case "HOST":
@@ -74,6 +79,7 @@ class Ledger:
                 self.met[body["name"]] = (now, math.inf) if body["state"] == "connected" else (since, now)
             case "STOP":
                 self.status = "STOPPING"
+                self.forced = self.forced or body.get("force", False)
             case "UPDATE":
                 self.concurrency = max(self.concurrency, body.get("trial_concurrency") or 0)
             case "NEW_TRIAL":
@@ -86,6 +92,8 @@ class Ledger:
                     self.complain("P2", f"phase {place} gets parameters twice")
                 if place[1] and (trial, place[1] - 1) not in self.parameters:
                     self.complain("P2", f"phase {place} gets parameters before the one before it")
+                if place[1] >= self.settings.phases:
+                    self.complain("P2", f"phase {place} is beyond the limit of {self.settings.phases}")
                 self.parameters[place] = json.dumps(body["parameters"])
             case "LAUNCH":
                 self._launch(trial, body)
@@ -102,8 +110,14 @@ class Ledger:
                     self.complain("P2", f"launch {key} ends twice")
                 self.ends[key] = body
                 self.active.discard(trial)
+                if body.get("exit_code") is not None and key not in self.launched:
+                    self.complain("P3", f"launch {key} has an exit code and was never LAUNCHED")
                 if body["status"] == "LOST":
-                    self.lost_at[key] = (self.launches[key]["host"], now)
+                    host = self.launches[key]["host"]
+                    self.lost_at[key] = (host, now)
+                    away = now - self.met.get(host, (0.0, math.inf))[1]
+                    if away < self.settings.lease + 2 * self.settings.grace - 0.01:
+                        self.complain("P4", f"launch {key} is LOST after {away:.3f} s")
 
     def met_again(self, key: tuple[int, int]) -> bool:
         """Whether engine and host have met, for 10 s at least, since this launch was given up."""
@@ -144,6 +158,8 @@ class Ledger:
         self.records.setdefault(row.sender, {})[number] = (kind, value, phase)
         if kind == "F" and not body.get("ignored"):
             found = _number(body["value"])
+            if (trial, int(row.sender.split(".")[1])) in self.ends:
+                self.complain("P2", f"a final of {row.sender} counts, whose attempt is over")
             if self.finals.get((trial, phase)):
                 self.complain("P2", f"phase {(trial, phase)} has two counted finals")
             if found is not None:
@@ -171,9 +187,12 @@ def final_judgement(world: World) -> None:
     _reports(world)
     _ends(world)
     _attempts(world)
+    _lost(world)
+    _decisions(world)
     for host in world.hosts:
+        reached = ledger.met.get(host.name, (0.0, 0.0))[1] == math.inf  # else nobody could tell its keeper the end
         left = [process for process in host.processes.values() if process.launch is not None]
-        if left:
+        if left and reached:
             complain("P3", f"{host.name}: {left[0].role} {left[0].pid} of {left[0].launch!r} is left behind")
 
 
@@ -210,6 +229,50 @@ def _reports(world: World) -> None:
                 complain("P1", f"the final {number} of {told.sender} was {how}, and is lost ({end.get('status')})")
             elif told.lost_after is None or number <= told.lost_after:
                 complain("P1", f"report {number} of {told.sender} is lost, though nothing was cut")
+
+
+def _lost(world: World) -> None:
+    """A launch that was given up with its host ends soon after that has come back."""
+    for trial in world.trials:
+        key = (trial.number, trial.attempt)
+        if key in world.ledger.lost_at and world.ledger.met_again(key):
+            since = world.ledger.met[trial.host.name][0]
+            if trial.ended_at is None or trial.ended_at - since > world.settings.grace + 8.0:
+                world.complain("P3", f"launch {key} is LOST and goes on")
+
+
+def _decisions(world: World) -> None:
+    """P5: what the tuner said is what it says to the same facts again."""
+    state, host = State(), tuner_host.Host()
+    [ready] = host.handle(host_wire.Setup(_config_of(world)))
+    assert isinstance(ready, host_wire.Ready)
+    state.tell, state.tell_intermediates = True, ready.observes == "intermediates"
+    waiting: list[Any] = []
+    asks: dict[int, int] = {}
+    for row in world.disk.rows:
+        fact = decode(row)
+        event = fact.event
+        if isinstance(event, NotYet):
+            asks[event.ask] = asks.get(event.ask, 0) + 1
+        if isinstance(event, Parameter) and event.ask and fact.trial is not None:
+            past = [observation for observation in waiting if observation.seq <= event.seen]
+            waiting = waiting[len(past) :]
+            if past:
+                list(host.handle(host_wire.Observe(past, judge=False)))
+            named = world.ledger.names[fact.trial] if event.phase else ""
+            ask = host_wire.AskNow(event.ask, asks.get(event.ask, 0), fact.trial, named, event.phase)
+            [answer] = host.handle(ask)
+            said = answer.parameters if isinstance(answer, host_wire.Answered) else repr(answer)
+            if said != bytes(event.parameters).decode():
+                world.complain("P5", f"ask {event.ask} was answered {bytes(event.parameters)!r}, again it is {said}")
+                return
+        reduce(state, fact)
+        waiting += state.queues.news
+        state.queues.news = []
+
+
+def _config_of(world: World) -> bytes:
+    return json.dumps(json.loads(world.disk.rows[0].body)["config"]).encode()
 
 
 def _ends(world: World) -> None:

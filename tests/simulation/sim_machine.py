@@ -41,7 +41,7 @@ class SimProcess:
         self.start = int(host.world.loop.time() * 100) + 1
         self.alive = True
         self.patience: float | None = 0.0  # seconds from TERM to its end; None: it ignores TERM
-        self.signals: list[int] = []
+        self.termed = 1e18  # when it got its first TERM
         self.on_end: list[Callable[[int], None]] = []
         host.processes[self.pid] = self
 
@@ -52,7 +52,6 @@ class SimProcess:
         """A signal arrives."""
         if not self.alive:
             return
-        self.signals.append(number)
         self.host.world.signalled(self, number)
         if number == signal.SIGKILL:
             self.end(-9)

@@ -65,6 +65,7 @@ class SimSdk(asyncio.Protocol):
         self.stopping = False
         self.changed = asyncio.Event()
         self.phase = 0
+        self.waits_since: float | None = None
 
     # -- the connection -----------------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -126,6 +127,7 @@ class SimSdk(asyncio.Protocol):
 
     async def final(self, value: str) -> None:
         number = self.append("F", value)
+        since = self.world.loop.time()
         if await self.wait_recorded(number):
             self.told.acknowledged[number] = "recorded"
         else:
@@ -133,6 +135,7 @@ class SimSdk(asyncio.Protocol):
             self.spool.sync()
             self.synced = self.spool._end
             self.told.acknowledged[number] = "synced"
+            self.world.check_wait(self.told, since, "a final to be recorded")
         self.world.witness(self.told.acknowledged[number], self.told.sender, number)
 
     async def wait_recorded(self, number: int) -> bool:
@@ -156,12 +159,14 @@ class SimSdk(asyncio.Protocol):
     async def parameters(self) -> wire.Parameters | None:
         """The next phase's; None when the trial is to stop."""
         number = self.append("R")
+        self.waits_since = self.world.loop.time()
         pause = 0.05
         while not self.stopping:
             if self.dial():
                 self.say(wire.Poke(), wire.Waiting(number))
                 while self.transport is not None and not self.stopping:
                     if self.answer is not None and self.answer.number == number:
+                        self.waited()
                         self.told.answers[number] = (self.answer.phase, self.answer.parameters)
                         self.world.check_answer(self.told, number, self.answer)
                         return self.answer
@@ -179,6 +184,12 @@ class SimSdk(asyncio.Protocol):
             await asyncio.wait_for(self.changed.wait(), seconds)
         except TimeoutError:
             return
+
+    def waited(self) -> None:
+        """The wait for parameters is over, one way or the other."""
+        if self.waits_since is not None:
+            self.world.check_wait(self.told, self.waits_since, "its next parameters")
+            self.waits_since = None
 
     def power_cut(self) -> None:
         """Cut off some of what was not synced, perhaps in the middle of a frame."""
@@ -232,6 +243,7 @@ class SimTrial:
         self.code, self.ended_at = code, self.world.loop.time()
         self.world.loop.kill(self.node)
         for sdk in self.sdks:
+            sdk.waited()
             sdk.close()
 
     _ended.at_power_cut = True  # type: ignore[attr-defined]

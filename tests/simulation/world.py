@@ -135,6 +135,7 @@ class World:
         self.finished = False
         self.jump = 0
         self.calm = False
+        self.calm_at = 0.0
 
     # -- what the parts of the world call -----------------------------------------------------------------------------
     def complain(self, promise: str, what: str) -> None:
@@ -234,6 +235,16 @@ class World:
         if trial is None or not trial.leader.alive or trial.orphaned:
             return
         key = (trial.number, trial.attempt)
+        now = self.loop.time()
+        if number == 15:
+            process.termed = min(process.termed, now)
+        elif (
+            process.role == "trial"
+            and now - process.termed < self.settings.grace - 0.01
+            and not self.ledger.forced
+            and self.ledger.status not in RESTING
+        ):
+            self.complain("P4", f"launch {key} is killed {now - process.termed:.3f} s after TERM")
         if key in self.ledger.kills or self.ledger.ends.get(key, {}).get("status") == "LOST":
             return
         host = trial.host
@@ -245,6 +256,12 @@ class World:
         if trial.leased:
             return
         self.complain("P4", f"launch {key} gets signal {number}, and nobody asked for it")
+
+    def check_wait(self, told: Told, since: float, what: str) -> None:
+        """P10: with everything in order nobody waits long."""
+        waited = self.loop.time() - max(since, self.calm_at + 15.0)
+        if self.calm and waited > 4.0 and not self.finished:
+            self.complain("P10", f"{told.sender} waited {waited:.1f} s for {what}")
 
     # -- the experiment -----------------------------------------------------------------------------------------------
     def _config(self) -> Config:
@@ -359,6 +376,7 @@ class World:
         """No fault from here on."""
         self.note("all is mended")
         self.calm = True
+        self.calm_at = self.loop.time()
         self.disk.full, self.disk.slow, self.disk.fail_next = False, 0.0, ""
         self.network.weather.slow = 0.0
         self.weather.spawn_errors = 0.0
@@ -392,7 +410,7 @@ class World:
             with contextlib.redirect_stderr(said):
                 self.network = Network(loop, str(self.seed), self.witness)
                 self.disk = Disk(self)
-                self.ledger = Ledger(self.complain, settings.concurrency)
+                self.ledger = Ledger(self.complain, settings)
                 self.hosts = [Host(self, index) for index in range(settings.hosts)]
                 self.stride = max(10, settings.events // 30)
                 asyncio.set_event_loop(None)
@@ -492,7 +510,7 @@ def _pause_engine(world: World) -> None:
 
 def _cut(world: World) -> None:
     host = world.dice.choice(world.hosts)
-    longest = world.dice.choice([0.01, 1.0, 30.0])
+    longest = world.dice.choice([0.01, 1.0, 10.0])  # of half-open
     for pair in world.network.living(f"{host.name}.engine"):
         world.network.cut(pair, longest)
 
