@@ -103,7 +103,11 @@ class Local:
         return False
 
     def _spawn(self, ready_fd: int) -> subprocess.Popen[bytes]:
-        env = {name: value for name, value in os.environ.items() if not name.startswith(("TUNE_", "NNI_"))}
+        env = {  # the user's, without what marks a trial when this runs inside one
+            name: value
+            for name, value in os.environ.items()
+            if name == "TUNE_HOME" or not name.startswith(("TUNE_", "NNI_"))
+        }
         command = [sys.executable, "-P", "-m", "tune.trial_sdk.keeper", os.fspath(self._folder)]
         command += ["--lease", str(self._lease), "--grace", str(self._grace), "--ready-fd", str(ready_fd)]
         command += ["--lock", os.fspath(self._lock)]

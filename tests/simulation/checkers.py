@@ -326,7 +326,9 @@ def _attempts(world: World) -> None:
             status = end["status"]
             failures += status in ("FAILED", "LOST")
             open_phase = settings.multi_phase or not world.counted_before(trial, attempt)
-            due = open_phase and (status == "SYS_CANCELED" or (status in ("FAILED", "LOST") and failures <= settings.retries))
+            due = open_phase and (
+                status == "SYS_CANCELED" or (status in ("FAILED", "LOST") and failures <= settings.retries)
+            )
             killed_waiting = (trial, attempt + 1) in ledger.ends
             if due != (attempt + 1 in order or killed_waiting):
                 word = "no attempt follows" if due else "an attempt follows"

@@ -49,8 +49,12 @@ MUTANTS = [
     ),
     Mutant("one report too many acknowledged", f"{_SHELL}._acknowledge", "min(number, sender.last)", "sender.last + 1"),
     Mutant("no acknowledgement", f"{_SHELL}._acknowledge", "if sender is not None:", "if False:"),
-    Mutant("Probe skips a report", f"{_SHELL}._recorded", "sender.process: sender.last", "sender.process: sender.last + 1"),
-    Mutant("a waiting process is not answered again", f"{_SHELL}._trial_waits", "if sender is not None and", "if False and"),
+    Mutant(
+        "Probe skips a report", f"{_SHELL}._recorded", "sender.process: sender.last", "sender.process: sender.last + 1"
+    ),
+    Mutant(
+        "a waiting process is not answered again", f"{_SHELL}._trial_waits", "if sender is not None and", "if False and"
+    ),
     Mutant("every launch is attempt 0", f"{_SHELL}._launch", "trial.attempt,", "0,"),
     Mutant("every launch begins with phase 0", f"{_SHELL}._launch", "open_phase(state, trial) or 0", "0"),
     Mutant("answers are the first phase's", f"{_SHELL}._carry_out", "trial.phases[phase]", "trial.phases[0]"),
@@ -58,9 +62,16 @@ MUTANTS = [
     Mutant("no deadline is armed", f"{_SHELL}._arm", "if due is not None:", "if False:"),
     Mutant("a resume keeps the epoch", f"{_SHELL}._replayed", "state.epoch + 1", "max(state.epoch, 1)"),
     Mutant("the tuner is rebuilt from nothing", f"{_SHELL}._history", "return past.queues.news", "return []"),
-    Mutant("the rebuilt tuner misses the last fact", f"{_SHELL}._history", "return past.queues.news", "return past.queues.news[:-1]"),
+    Mutant(
+        "the rebuilt tuner misses the last fact",
+        f"{_SHELL}._history",
+        "return past.queues.news",
+        "return past.queues.news[:-1]",
+    ),
     Mutant("the tuner hears of nothing new", f"{_SHELL}._feed", "if news and", "if False and"),
-    Mutant("a lost launch is not asked for", f"{_SHELL}._carry_out", "link.send(channel.Probe(*launch,", "str((*launch,"),
+    Mutant(
+        "a lost launch is not asked for", f"{_SHELL}._carry_out", "link.send(channel.Probe(*launch,", "str((*launch,"
+    ),
     Mutant("a lost launch is not ended", f"{_SHELL}._carry_out", "link.send(channel.Stop(*launch,", "str((*launch,"),
     # -- decide -------------------------------------------------------------------------------------------------------
     Mutant(
@@ -69,8 +80,18 @@ MUTANTS = [
         "if record.number != (known.last if known is not None else 0) + 1:",
         "if record.number < 1:",
     ),
-    Mutant("reports of an ended attempt count", f"{_DECIDE}:report", "request.attempt == trial.attempt and trial.active", "True"),
-    Mutant("a second final counts", f"{_DECIDE}:report", "elif final and trial.phases[phase].final is not None:", "elif False:"),
+    Mutant(
+        "reports of an ended attempt count",
+        f"{_DECIDE}:report",
+        "request.attempt == trial.attempt and trial.active",
+        "True",
+    ),
+    Mutant(
+        "a second final counts",
+        f"{_DECIDE}:report",
+        "elif final and trial.phases[phase].final is not None:",
+        "elif False:",
+    ),
     Mutant("any attempt's news is the current one's", f"{_DECIDE}:_launch_of", "trial.attempt == attempt and", ""),
     Mutant(
         "LAUNCHED twice",
@@ -87,10 +108,17 @@ MUTANTS = [
     Mutant("a kill's reason is forgotten", f"{_DECIDE}:_exited", "if trial.kill:", "if False:"),
     Mutant("the lease's end is a failure", f"{_DECIDE}:_exited", 'elif request.reason == "lease":', "elif False:"),
     Mutant("every exit code is a success", f"{_DECIDE}:_exited", "elif code == 0:", "elif code is not None:"),
-    Mutant("exit codes change their sign", f"{_DECIDE}:_exited", "status, code, reason, stderr", "status, -(code or 0), reason, stderr"),
+    Mutant(
+        "exit codes change their sign",
+        f"{_DECIDE}:_exited",
+        "status, code, reason, stderr",
+        "status, -(code or 0), reason, stderr",
+    ),
     Mutant("LOST too early", f"{_DECIDE}:lost_after", "+ 2 * microseconds(state.settings.stop_grace)", ""),
     Mutant("LOST at once", f"{_DECIDE}:lost_after", "return microseconds(state.settings.engine_lease)", "return 0"),
-    Mutant("no limit of phases", f"{_DECIDE}:_request_parameter", "refused = phase_limit(state, trial)", 'refused = ""'),
+    Mutant(
+        "no limit of phases", f"{_DECIDE}:_request_parameter", "refused = phase_limit(state, trial)", 'refused = ""'
+    ),
     Mutant(
         "every further phase is phase 1",
         f"{_DECIDE}:_request_parameter",
@@ -101,15 +129,27 @@ MUTANTS = [
     # -- reduce -------------------------------------------------------------------------------------------------------
     Mutant("a new attempt keeps its number", f"{_REDUCE}:_requeue", "trial.attempt += 1", "pass"),
     Mutant("one retry too few", f"{_REDUCE}:retries_left", "trial.failures <= ", "trial.failures < "),
-    Mutant("a trial with its final is run again", f"{_REDUCE}:retries_left", "and open_phase(state, trial) is not None", ""),
+    Mutant(
+        "a trial with its final is run again", f"{_REDUCE}:retries_left", "and open_phase(state, trial) is not None", ""
+    ),
     Mutant(
         "a trial that the lease ended is not run again",
         f"{_REDUCE}:_trial_end",
         'if event.status == "SYS_CANCELED" and not state.stopping and',
         "if False and",
     ),
-    Mutant("a stopped trial does not come back", f"{_REDUCE}:_engine_started", 'if trial.status == "SYS_CANCELED" and', "if False and"),
-    Mutant("silence counts from when a host was reached", f"{_REDUCE}:_engine_started", "False, state.clock", "False, host.clock"),
+    Mutant(
+        "a stopped trial does not come back",
+        f"{_REDUCE}:_engine_started",
+        'if trial.status == "SYS_CANCELED" and',
+        "if False and",
+    ),
+    Mutant(
+        "silence counts from when a host was reached",
+        f"{_REDUCE}:_engine_started",
+        "False, state.clock",
+        "False, host.clock",
+    ),
     Mutant("no Probe after a reconnect", f"{_REDUCE}:_host", "queues.probe.append(number)", "pass"),
     Mutant("no Stop after a reconnect", f"{_REDUCE}:_host", "queues.stop.append(number)", "pass"),
     Mutant("the slot is not freed", f"{_REDUCE}:_trial_end", "state.active.pop(trial.number, None)", "pass"),
@@ -123,42 +163,90 @@ MUTANTS = [
         "_tell_end(state, fact, trial, event.status)\n        if retries_left(state, trial):",
     ),
     # -- plan ---------------------------------------------------------------------------------------------------------
-    Mutant("more trials at once than allowed", f"{_PLAN}:_launches", "settings.trial_concurrency - len(state.active)", "settings.trial_concurrency"),
-    Mutant("a trial too many", f"{_PLAN}:no_more_trials", "len(state.trials) >= settings.max_trial_number", "len(state.trials) > settings.max_trial_number"),
+    Mutant(
+        "more trials at once than allowed",
+        f"{_PLAN}:_launches",
+        "settings.trial_concurrency - len(state.active)",
+        "settings.trial_concurrency",
+    ),
+    Mutant(
+        "a trial too many",
+        f"{_PLAN}:no_more_trials",
+        "len(state.trials) >= settings.max_trial_number",
+        "len(state.trials) > settings.max_trial_number",
+    ),
     Mutant("no stop is carried out", f"{_PLAN}:drain", "if trial.active and trial.kill:", "if False:"),
     Mutant("done while trials run", f"{_PLAN}:_status", "if not state.active:", "if True:"),
     Mutant("no probe is carried out", f"{_PLAN}:drain", "commands += [ProbeTrial(number)", "_ = [ProbeTrial(number)"),
     # -- the channel --------------------------------------------------------------------------------------------------
     Mutant("what was read is not acknowledged", f"{_LINK}._hear", "if number:", "if False:"),
-    Mutant("the last report of a chunk is dropped", f"{_LINK}._hear", "spool.parse(message.data):", "spool.parse(message.data)[:-1]:"),
+    Mutant(
+        "the last report of a chunk is dropped",
+        f"{_LINK}._hear",
+        "spool.parse(message.data):",
+        "spool.parse(message.data)[:-1]:",
+    ),
     Mutant("a lost host is never dialled again", f"{_LINK}.run", "failures += 1", "return"),
-    Mutant("nobody hears that a host is reached", f"{_LINK}._serve", "self._submit(HostUp(self.name, message.pid))", "pass"),
+    Mutant(
+        "nobody hears that a host is reached", f"{_LINK}._serve", "self._submit(HostUp(self.name, message.pid))", "pass"
+    ),
     Mutant("the end is not said", f"{_LINK}.shutdown", "self.send(channel.Shutdown())", "self._over.set()"),
     Mutant("a broken channel at the end counts as the end", f"{_LINK}.run", "and not broken", ""),
-    Mutant("a tuner host that ended is not reported", f"{_TUNER}.run", "self._submit(TunerFailed(", "str((")
-    ,
+    Mutant("a tuner host that ended is not reported", f"{_TUNER}.run", "self._submit(TunerFailed(", "str(("),
     # -- the keeper ---------------------------------------------------------------------------------------------------
-    Mutant("no mkdir lock", f"{_KEEPER}._launch", "path.mkdir(mode=0o700)\n", "path.mkdir(mode=0o700, exist_ok=True)\n"),
-    Mutant("Exited overtakes reports", f"{_KEEPER}._maybe_exited", "reader.limit is None or reader.offset < reader.limit for", "False for"),
+    Mutant(
+        "no mkdir lock", f"{_KEEPER}._launch", "path.mkdir(mode=0o700)\n", "path.mkdir(mode=0o700, exist_ok=True)\n"
+    ),
+    Mutant(
+        "Exited overtakes reports",
+        f"{_KEEPER}._maybe_exited",
+        "reader.limit is None or reader.offset < reader.limit for",
+        "False for",
+    ),
     Mutant("Exited is not told to a new engine", f"{_KEEPER}._probe", "self._maybe_exited(launch)", "pass"),
     Mutant("Launched is not told to a new engine", f"{_KEEPER}._probe", "self._tell_launched(launch)", "pass"),
     Mutant("the lease is a quarter of itself", f"{_KEEPER}._tick", "> self.lease:", "> self.lease / 4:"),
     Mutant("the lease counts from the start", f"{_KEEPER}.lost", "self._heard = self.machine.monotonic()", "pass"),
     Mutant("no grace", f"{_KEEPER}._stop", "+ max(grace, 0.0)", ""),
-    Mutant("KILL once, and not until nothing is left", f"{_KEEPER}._kill", "living = launch.tree.signal(signal.SIGKILL)", "living = []"),
+    Mutant(
+        "KILL once, and not until nothing is left",
+        f"{_KEEPER}._kill",
+        "living = launch.tree.signal(signal.SIGKILL)",
+        "living = []",
+    ),
     Mutant("daemons are left behind", f"{_KEEPER}._shutdown", "range(100)", "range(0)"),
-    Mutant("a dead waiter is a normal end", f"{_KEEPER}._check", 'if launch.folder.text("exit") == "" and launch.mine:', "if False:"),
+    Mutant(
+        "a dead waiter is a normal end",
+        f"{_KEEPER}._check",
+        'if launch.folder.text("exit") == "" and launch.mine:',
+        "if False:",
+    ),
     Mutant("who runs is taken for ended", f"{_KEEPER}._check", "or launch.folder.held()", ""),
     Mutant("no greeting", f"{_KEEPER}._attach", "connection.send(channel.Attached(", "str(("),
-    Mutant("what a stop of an unknown launch finds is not told", f"{_KEEPER}._stop", "self.launches.get(key) or self._load(key)", "self.launches.get(key)"),
+    Mutant(
+        "what a stop of an unknown launch finds is not told",
+        f"{_KEEPER}._stop",
+        "self.launches.get(key) or self._load(key)",
+        "self.launches.get(key)",
+    ),
     Mutant("an old keeper's launches are unknown", f"{_KEEPER}._load", "if not path.is_dir():", "if True:"),
     Mutant("a waiting process is not served at a poke", f"{_FORWARD}.ack", "self.serve(launch, connection)", "pass"),
     Mutant("Recorded before it is", f"{_FORWARD}.serve", "elif reader.recorded >= number:", "elif True:"),
     Mutant("a request is not told again", f"{_FORWARD}.serve", "if not connection.asked:", "if False:"),
     Mutant("spools of a new keeper are not looked for", f"{_FORWARD}.begin", "self.look(launch)", "pass"),
     Mutant("answers go nowhere", f"{_FORWARD}.answer", "connection.waiting == message.number", "False"),
-    Mutant("a spool is read on from too far", f"{_READER}.rewind", "self.offset, self.number = end, self.number + count", "self.offset, self.number = end, self.number + count; recorded += (count == 3)"),
-    Mutant("what was sent counts as recorded", f"{_READER}.ack", "max(self.recorded, number)", "max(self.recorded, self.number)"),
+    Mutant(
+        "a spool is read on from too far",
+        f"{_READER}.rewind",
+        "self.offset, self.number = end, self.number + count",
+        "self.offset, self.number = end, self.number + count; recorded += (count == 3)",
+    ),
+    Mutant(
+        "what was sent counts as recorded",
+        f"{_READER}.ack",
+        "max(self.recorded, number)",
+        "max(self.recorded, self.number)",
+    ),
     Mutant("signals are exit codes", f"{_FOLDER}.status", "waiter.code(int(text))", "int(text)"),
     Mutant("nobody holds a lock", f"{_FOLDER}.held", "return True", "return False"),
     Mutant("numbers of reports stand still", "tune.trial_sdk.spool:Spool.append", "self.number = number", "pass"),
@@ -237,5 +325,7 @@ def report(seeds: int, only: str, jobs: int) -> int:
             else:
                 caught += 1
                 print(f"caught by seed {seed:3}  {mutant.name}: {violation[:100]}", flush=True)
-    print(f"{caught} of {len(chosen)} mutants caught in {time.time() - started:.0f} s; survivors: {survivors or 'none'}")
+    print(
+        f"{caught} of {len(chosen)} mutants caught in {time.time() - started:.0f} s; survivors: {survivors or 'none'}"
+    )
     return 0 if chosen and caught >= 0.95 * len(chosen) else 1

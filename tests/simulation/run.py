@@ -40,7 +40,9 @@ def _commit() -> str:
 
 def simulate(options: argparse.Namespace) -> int:
     """Run the histories: 1 when one of them broke a promise."""
-    seeds = [options.seed] if options.seed is not None else range(options.first_seed, options.first_seed + options.seeds)
+    seeds = (
+        [options.seed] if options.seed is not None else range(options.first_seed, options.first_seed + options.seeds)
+    )
     started, broken, facts = time.time(), 0, 0
     with ProcessPoolExecutor(options.jobs) as pool:
         runs = [
@@ -53,7 +55,9 @@ def simulate(options: argparse.Namespace) -> int:
             if violations:
                 broken += 1
                 print(f"seed {seed}: {violations[0]}")
-                print(f"REPRO: just simulate --seed {seed} --hosts {options.hosts} --events {options.events} --step {step}")
+                print(
+                    f"REPRO: just simulate --seed {seed} --hosts {options.hosts} --events {options.events} --step {step}"
+                )
     wall = round(time.time() - started, 1)
     print(f"{len(seeds)} histories, {facts} events, {broken} with violations, {wall} s")
     if options.record:

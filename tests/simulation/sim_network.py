@@ -191,9 +191,7 @@ class Network:
         await asyncio.sleep(self.loop.dice.uniform(0.0, 0.002))
         return self.streams(lambda protocol: self.dial(node, address, protocol, name))
 
-    def streams(
-        self, dial: Callable[[asyncio.BaseProtocol], End]
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    def streams(self, dial: Callable[[asyncio.BaseProtocol], End]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Reader and writer around an end."""
         reader = asyncio.StreamReader(limit=1 << 20, loop=self.loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=self.loop)

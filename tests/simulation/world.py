@@ -231,7 +231,9 @@ class World:
         if process.role not in ("trial", "worker") or process.launch is None:
             return
         *_, name, attempt = os.fsdecode(process.launch).split("/")
-        trial = next((found for found in reversed(self.trials) if (found.trial, found.attempt) == (name, int(attempt))), None)
+        trial = next(
+            (found for found in reversed(self.trials) if (found.trial, found.attempt) == (name, int(attempt))), None
+        )
         if trial is None or not trial.leader.alive or trial.orphaned:
             return
         key = (trial.number, trial.attempt)
@@ -359,7 +361,9 @@ class World:
     # -- faults -------------------------------------------------------------------------------------------------------
     async def _faults(self) -> None:
         settings = self.settings
-        span = max(20.0, settings.trials / settings.concurrency * settings.reports * settings.phases * settings.pause * 2)
+        span = max(
+            20.0, settings.trials / settings.concurrency * settings.reports * settings.phases * settings.pause * 2
+        )
         for _ in range(settings.faults):
             await asyncio.sleep(self.dice.expovariate(settings.faults / span))
             if self.finished:
@@ -622,7 +626,9 @@ def _user_stop(world: World) -> None:
 def _user_update(world: World) -> None:
     found = world.engine()
     if found is not None and found[1] is not None and not found[1].ended:
-        _submit(world, found, AskUpdate("dice", trial_concurrency=world.dice.randrange(1, world.settings.concurrency + 2)))
+        _submit(
+            world, found, AskUpdate("dice", trial_concurrency=world.dice.randrange(1, world.settings.concurrency + 2))
+        )
 
 
 def _submit(world: World, found: tuple[Node, Engine | None], request: Any) -> None:
