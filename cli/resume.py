@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from ..engine import home
 from ..engine.client import View, engine_pid
 from ..engine.config import seconds
-from ..engine.errors import TuneError, UsageError
+from ..engine.errors import TuneError
 from ..engine.plan import no_more_trials
 from ..engine.requests import AskUpdate
 from ..engine.state import State
@@ -21,6 +21,7 @@ from .create import Begun, Detach, Foreground, Port, check_flags
 from .follow import conclude, ends_of
 from .interrupts import Interrupts
 from .reading import Json, Reference, actor, note, printable
+from .update import check_limits
 
 
 def resume(
@@ -37,7 +38,7 @@ def resume(
 ) -> int:
     """Go on with an experiment from its log. Of one that is DONE the result is shown, unless a limit is raised."""
     check_flags(detach, foreground, port)
-    _check(max_trials, concurrency, duration)
+    check_limits(concurrency, max_trials, duration)
     folder = home.find(id)
     updates = None
     if (max_trials, concurrency, duration) != (None, None, None):
@@ -93,15 +94,3 @@ def changed(folder: home.Folder) -> list[str]:
         if now != digest:
             found.append(path)
     return found
-
-
-def _check(max_trials: int | None, concurrency: int | None, duration: str | None) -> None:
-    for name, value in (("--max-trials", max_trials), ("--concurrency", concurrency)):
-        if value is not None and not 1 <= value < 2**63:
-            raise UsageError(f"{name}: {value} was given, allowed is 1 or more")
-    if duration is not None:
-        try:
-            if seconds(duration) <= 0:
-                raise ValueError(f"{duration!r} is no time at all; allowed: more than 0s")
-        except ValueError as error:
-            raise UsageError(f"--duration: {error}") from error

@@ -26,7 +26,9 @@ def update(
     search_space: Annotated[Path | None, Parameter(help="File (.json, .yaml, .toml) with a new search space.")] = None,
 ) -> None:
     """Change limits or the search space; of an experiment that does not run, for its next resume."""
-    _check(concurrency, max_trials, duration, search_space)
+    if all(given is None for given in (concurrency, max_trials, duration, search_space)):
+        raise UsageError("nothing to change", "Give --concurrency, --max-trials, --duration or --search-space.")
+    check_limits(concurrency, max_trials, duration)
     with opened(id) as experiment:
         folder, settings = experiment.folder, experiment.state.settings
     space = None if search_space is None else read_space(search_space, settings.tuner)
@@ -75,9 +77,8 @@ def _check_space(path: Path, raw: dict[str, Any], tuner: Algorithm) -> None:
         raise UsageError(f"{path}: {tuner.name} can't search this space: {reason}")
 
 
-def _check(concurrency: int | None, max_trials: int | None, duration: str | None, space: Path | None) -> None:
-    if concurrency is None and max_trials is None and duration is None and space is None:
-        raise UsageError("nothing to change", "Give --concurrency, --max-trials, --duration or --search-space.")
+def check_limits(concurrency: int | None, max_trials: int | None, duration: str | None) -> None:
+    """`UsageError` for limits that can't be; None is none given."""
     for name, value in (("--concurrency", concurrency), ("--max-trials", max_trials)):
         if value is not None and not 1 <= value < 2**63:
             raise UsageError(f"{name}: {value} was given, allowed is 1 or more")

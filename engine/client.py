@@ -28,6 +28,7 @@ from .requests import AskStop, PersonsRequest, Refused, Request
 from .state import State
 
 _running: list[subprocess.Popen[bytes]] = []
+_ODD = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 START_TIMEOUT = 120.0  # seconds until an engine must have started; the replay of a huge log is in there
 
 
@@ -77,14 +78,13 @@ class View:
         except UnknownEvent as error:
             self.unknown = self.unknown or f"{error}; it is shown without what this version does not know"
         else:
-            if not self.unknown:
-                reduce(self.state, fact)
-                return fact
             if not self._lost:
                 try:
                     reduce(self.state, fact)
                     return fact
-                except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError):
+                except _ODD as error:
+                    if not self.unknown:  # its chain may be right: whoever wrote it was no engine
+                        raise ValueError(f"event {row.seq} ({row.kind}) does not fit what stands before it") from error
                     self._lost = True
                     self.unknown += f", and only up to event {row.seq - 1}"
         self.state.seq = row.seq

@@ -14,12 +14,13 @@ Adding an event: its class here, its name in `Event`, its case in reduce.py; the
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, get_args
+from typing import Annotated, Any, ClassVar, get_args
 
 import msgspec
 from msgspec import Raw, Struct
 
 EMPTY = Raw(b"")
+Index = Annotated[int, msgspec.Meta(ge=0)]  # checked as a body is read: a log may come from anywhere
 
 
 class Experiment(Struct, frozen=True, omit_defaults=True):
@@ -104,8 +105,8 @@ class RequestParameter(Struct, frozen=True, omit_defaults=True):
     KIND: ClassVar[str] = "REQUEST_PARAMETER"
     VER: ClassVar[int] = 1
     ask: int
-    phase: int = 0
-    attempt: int = 0  # how often the tuner said "nothing yet" to this ask
+    phase: Index = 0
+    attempt: Index = 0  # how often the tuner said "nothing yet" to this ask
     number: int = 0  # the report's number in its sender's spool, 0 for the engine's own
     refused: str = ""  # set when the trial gets None at once, with the limit that says so
 
@@ -127,7 +128,7 @@ class Parameter(Struct, frozen=True, omit_defaults=True):
     ask: int
     parameters: Raw
     seen: int  # the last seq that the tuner had observed
-    phase: int = 0
+    phase: Index = 0
     continues: int | None = None  # the trial whose checkpoint this one goes on with
     budget: float | None = None
     parents: list[int] = []
@@ -169,9 +170,9 @@ class Launch(Struct, frozen=True, omit_defaults=True):
 
     KIND: ClassVar[str] = "LAUNCH"
     VER: ClassVar[int] = 1
-    attempt: int
+    attempt: Index
     host: str
-    phase: int = 0  # where a multi-phase trial goes on
+    phase: Index = 0  # where a multi-phase trial goes on
     code: str = ""  # hash of the code directory
 
 
@@ -180,7 +181,7 @@ class Launched(Struct, frozen=True, omit_defaults=True):
 
     KIND: ClassVar[str] = "LAUNCHED"
     VER: ClassVar[int] = 1
-    attempt: int
+    attempt: Index
     pid: int
     clock: int
     started: int  # wall clock of its host, us
@@ -192,7 +193,7 @@ class Metric(Struct, frozen=True, omit_defaults=True):
     KIND: ClassVar[str] = "METRIC"
     VER: ClassVar[int] = 1
     value: Raw
-    phase: int = 0
+    phase: Index = 0
     final: bool = False
     ignored: str = ""
 
@@ -202,7 +203,7 @@ class Kill(Struct, frozen=True, omit_defaults=True):
 
     KIND: ClassVar[str] = "KILL"
     VER: ClassVar[int] = 1
-    attempt: int
+    attempt: Index
     reason: str
     actor: str = ""
     seen: int | None = None  # for a verdict: the last seq that the assessor had observed
@@ -214,7 +215,7 @@ class TrialEnd(Struct, frozen=True, omit_defaults=True):
 
     KIND: ClassVar[str] = "TRIAL_END"
     VER: ClassVar[int] = 1
-    attempt: int
+    attempt: Index
     status: str
     exit_code: int | None = None
     reason: str = ""
@@ -337,4 +338,6 @@ def decode(row: Row) -> Fact:
         event = decoder.decode(row.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"event {row.seq} ({row.kind}) has a body that can't be read: {error}") from error
+    if row.trial is not None and not 0 <= row.trial < row.seq:  # no log can have more trials than events
+        raise ValueError(f"event {row.seq} ({row.kind}) is of trial {row.trial}, which can't be there")
     return Fact(row.seq, row.epoch, row.sender, row.sender_seq, row.trial, row.cause, row.wall_us, event)

@@ -229,6 +229,7 @@ def _request(state: State, fact: Fact, event: RequestParameter) -> None:
 def _new_trial(state: State, fact: Fact, number: int, event: NewTrial) -> None:
     while len(state.trials) <= number:
         state.trials.append(None)
+    assert state.trials[number] is None
     state.trials[number] = Trial(number, event.id, event.origin, fact.wall_us)
     state.ids[event.id] = number
     state.counts["WAITING"] += 1

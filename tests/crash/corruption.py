@@ -38,7 +38,7 @@ def rows(count: int, salt: int) -> list[Row]:
         numbers[sender] = numbers.get(sender, 0) + 1
         value = choose.choice((choose.random(), choose.randrange(1 << 60), "NaN", "x" * choose.randrange(1, 300)))
         text = f'"{value}"' if isinstance(value, str) else repr(value)
-        trial = choose.choice((None, choose.randrange(9)))
+        trial = choose.choice((None, choose.randrange(min(seq, 9))))
         cause = choose.choice((None, choose.randrange(1 << 40)))
         body = f'{{"value":{text}}}'
         made.append(Row(seq, 1, "METRIC", 1, sender, numbers[sender], trial, cause, 1_700_000_000_000_000 + seq, body))

@@ -9,17 +9,26 @@ from __future__ import annotations
 
 import json
 import random
+import sqlite3
 import time
 import tomllib
+import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 
-from tune.engine import config_load, door_wire, host_wire, plugins, requests
-from tune.engine.errors import UsageError
+from tune.engine import config_load, door_wire, host_wire, plugins, requests, views
+from tune.engine import log as log_module
+from tune.engine.client import View
+from tune.engine.errors import TuneError, UsageError
+from tune.engine.events import Row
+from tune.engine.home import Folder
+from tune.engine.log import Reader
 from tune.trial_sdk import channel, spool, wire
 
 PATIENCE = 2.0  # seconds of CPU that one input may take
@@ -307,3 +316,111 @@ def configs(count: int, seed: int, folder: Path) -> Iterator[str]:
             wrong = f"it took {time.process_time() - begin:.1f} s"
         if wrong:
             yield f"input {number} ({own}) of seed {seed}: {wrong[:300]}: {suffix} {data[:4000]!r}"
+
+
+# -- logs of strangers ------------------------------------------------------------------------------------------------
+_ODD_NUMBERS = [0, 1, -1, 2, 7, 1 << 31, (1 << 63) - 1, -(1 << 63), 1 << 40]
+_ODD_VALUES: list[Any] = [
+    None,
+    "",
+    "x" * 1000,
+    "\u202e\x1b[2J",
+    [],
+    {},
+    [[[[1]]]],
+    {"a": {"b": 1}},
+    True,
+    1e308,
+    -0.0,
+    "NaN",
+]
+
+
+def logs(count: int, seed: int, folder: Path) -> Iterator[str]:
+    """Logs whose chain is right and whose events are not: seen, or one TuneError; never a crash or a bomb."""
+    choose = random.Random(seed)
+    golden = []
+    for path in sorted((ROOT / "tests" / "golden").glob("*.db")):
+        with Reader(path) as reader:
+            golden.append(list(reader.rows()))
+    place = Folder("log", folder, folder)
+    for number in range(count):
+        own = choose.randrange(1 << 60)
+        dice = random.Random(own)
+        rows = _odd(dice.choice(golden), dice)
+        forge(place.events, rows)
+        begin = time.process_time()
+        wrong = ""
+        try:
+            view = View(place)
+            try:
+                views.to_json(views.status(view.state, folder=folder, pid=None))
+                views.to_json(views.trials(view.state, folder=folder))
+                for row in rows:
+                    views.to_json(views.fact(row))
+                view.state.digest()
+            finally:
+                view.close()
+        except TuneError:
+            pass
+        except AssertionError:
+            if rows and rows[0].kind == "EXPERIMENT":
+                wrong = "AssertionError"
+        except Exception as error:
+            wrong = f"{type(error).__name__}: {error} at {traceback.extract_tb(error.__traceback__)[-1]}"
+        if time.process_time() - begin > PATIENCE:
+            wrong = f"it took {time.process_time() - begin:.1f} s"
+        if wrong:
+            yield f"log {number} ({own}) of seed {seed}: {wrong[:600]}"
+
+
+def _odd(rows: list[Row], dice: random.Random) -> list[Row]:
+    """Some events taken out, doubled, moved, or with other values; seq, epochs and senders' numbers made to fit."""
+    made = list(rows)
+    for _ in range(dice.choice((1, 1, 2, 5))):
+        at = dice.randrange(len(made))
+        how = dice.randrange(7)
+        row = made[at]
+        if how == 0 and len(made) > 1:
+            del made[at]
+        elif how == 1:
+            made.insert(dice.randrange(len(made) + 1), row)
+        elif how == 2:
+            made.insert(dice.randrange(len(made)), made.pop(at))
+        elif how == 3:
+            made[at] = replace(row, trial=dice.choice([None, dice.randrange(12), dice.choice(_ODD_NUMBERS)]))
+        elif how == 4:
+            made[at] = replace(row, wall_us=dice.choice(_ODD_NUMBERS), cause=dice.choice(_ODD_NUMBERS))
+        else:
+            body = json.loads(row.body)
+            inner = body["config"] if row.kind == "EXPERIMENT" and dice.random() < 0.8 else body
+            if isinstance(inner, dict) and inner:
+                key = dice.choice(list(inner))
+                inner[key] = dice.choice([dice.choice(_ODD_VALUES), dice.choice(_ODD_NUMBERS), dice.random()])
+            made[at] = replace(row, body=json.dumps(body))
+    numbers: Counter[str] = Counter()
+    for at, row in enumerate(made):
+        numbers[row.sender] += 1
+        made[at] = replace(row, sender_seq=numbers[row.sender])
+    return made
+
+
+def forge(path: Path, rows: list[Row]) -> None:
+    """A log with these rows, dense and rightly chained."""
+    path.unlink(missing_ok=True)
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA synchronous = OFF")
+    connection.execute("BEGIN")
+    connection.execute(log_module._TABLE)
+    chain = log_module.ZERO
+    for seq, row in enumerate(rows, 1):
+        row = replace(row, seq=seq)
+        chain = log_module.chain_of(chain, row)
+        values = [getattr(row, name) for name in Row.__struct_fields__]
+        connection.execute(f"INSERT OR IGNORE INTO event VALUES ({', '.join('?' * 11)})", [*values, chain])
+    for sql in log_module._TRIGGERS.values():
+        connection.execute(sql)
+    connection.execute(f"PRAGMA application_id = {log_module.APPLICATION}")
+    connection.execute(f"PRAGMA user_version = {log_module.FORMAT}")
+    connection.execute("COMMIT")
+    connection.close()

@@ -179,7 +179,7 @@ MUTANTS = [
     Mutant("done while trials run", f"{_PLAN}:_status", "if not state.active:", "if True:"),
     Mutant("no probe is carried out", f"{_PLAN}:drain", "commands += [ProbeTrial(number)", "_ = [ProbeTrial(number)"),
     # -- the channel --------------------------------------------------------------------------------------------------
-    Mutant("what was read is not acknowledged", f"{_LINK}._hear", "if number:", "if False:"),
+    Mutant("what was read is not acknowledged", f"{_LINK}._hear", "XX", "if False:"),
     Mutant(
         "the last report of a chunk is dropped",
         f"{_LINK}._hear",

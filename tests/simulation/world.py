@@ -77,7 +77,7 @@ def settings_of(seed: int, hosts: int = 1, events: int = 300, faults: int | None
         seed=seed,
         hosts=hosts,
         events=events,
-        faults=dice.randrange(3, 14) * max(1, hosts // 4) if faults is None else faults,
+        faults=dice.randrange(4, 20) * max(1, hosts // 4) if faults is None else faults,
         trials=trials,
         concurrency=min(trials, max(2, hosts)) if dice.random() < 0.8 else 1,
         reports=reports,
@@ -135,7 +135,8 @@ class World:
         self.finished = False
         self.jump = 0
         self.calm = False
-        self.calm_at = 0.0
+        self.calm_at = self.engine_started = 0.0
+        self.ambush: dict[str, tuple[str, Callable[[World], None]]] = {}  # by the kind of event that sets it off
 
     # -- what the parts of the world call -----------------------------------------------------------------------------
     def complain(self, promise: str, what: str) -> None:
@@ -173,6 +174,12 @@ class World:
             if self.tell and row.kind != "METRIC":
                 self.note(f"log {row.seq} {row.kind} trial {row.trial} {row.body[:150]}")
             self.ledger.add(row, self.loop.time())
+            if self.ambush and not self.calm and (row.kind != "METRIC" or '"final":true' in row.body):
+                if (trap := self.ambush.pop(row.kind, None)) is not None:
+                    self.note(f"AMBUSH at {row.kind}: {trap[0]}")
+                    self.loop.call_in(
+                        self.loop.world, self.dice.uniform(0.0, self.dice.choice([0.003, 0.02])), trap[1], self
+                    )
             if row.kind == "TRIAL_END" and row.trial is not None:
                 attempt = len(self.ledger.order.get(row.trial, [])) - 1
                 self.counted_at_end[row.trial, attempt] = bool(self.ledger.finals.get((row.trial, 0)))
@@ -261,7 +268,7 @@ class World:
 
     def check_wait(self, told: Told, since: float, what: str) -> None:
         """P10: with everything in order nobody waits long."""
-        waited = self.loop.time() - max(since, self.calm_at + 15.0)
+        waited = self.loop.time() - max(since, self.calm_at + 15.0, self.engine_started + 15.0)
         if self.calm and waited > 4.0 and not self.finished:
             self.complain("P10", f"{told.sender} waited {waited:.1f} s for {what}")
 
@@ -330,6 +337,7 @@ class World:
             node = self.loop.node(f"engine{place}")
             self.engines.append((node, None))
             self.note(f"engine {place} starts")
+            self.engine_started = self.loop.time()
             task = self.loop.spawn(node, self._engine(node, place))
             gone = asyncio.Event()
             node.on_kill.append(gone.set)
@@ -631,6 +639,12 @@ def _user_update(world: World) -> None:
         )
 
 
+def _lie_in_wait(world: World) -> None:
+    """Let something happen just when an event of some kind has been committed."""
+    kind = world.dice.choice(KINDS)
+    world.ambush[kind] = world.dice.choice(AMBUSHES)
+
+
 def _submit(world: World, found: tuple[Node, Engine | None], request: Any) -> None:
     node, engine = found
 
@@ -642,6 +656,33 @@ def _submit(world: World, found: tuple[Node, Engine | None], request: Any) -> No
     world.loop.call_in(node, 0.0, ask)
 
 
+KINDS = (
+    "LAUNCH",
+    "LAUNCHED",
+    "PARAMETER",
+    "REQUEST_PARAMETER",
+    "METRIC",
+    "TRIAL_END",
+    "KILL",
+    "HOST",
+    "STATUS",
+    "LAUNCH",
+)
+AMBUSHES: list[tuple[str, Callable[[World], None]]] = [
+    ("kill engine", _kill_engine),
+    ("kill engine", _kill_engine),
+    ("zombie engine", _zombie),
+    ("cut", _cut),
+    ("cut", _cut),
+    ("cut trials", _cut_trials),
+    ("kill keeper", _kill_keeper),
+    ("kill keeper", _kill_keeper),
+    ("reboot", _reboot),
+    ("kill tuner host", _kill_tuner),
+    ("slow disk", _slow_disk),
+    ("slow network", _slow_network),
+    ("user stops", _user_stop),
+]
 FAULTS: list[tuple[str, Callable[[World], None]]] = [
     ("kill engine", _kill_engine),
     ("kill engine", _kill_engine),
@@ -669,4 +710,5 @@ FAULTS: list[tuple[str, Callable[[World], None]]] = [
     ("user kills", _user_kill),
     ("user stops", _user_stop),
     ("user updates", _user_update),
+    *[("ambush", _lie_in_wait)] * 12,
 ]
