@@ -29,6 +29,14 @@ quickstart *OPTIONS:
 crash COUNT='200':
     TUNE_CRASHES={{COUNT}} .venv/bin/python -m pytest -n 2 --timeout 0 tests/test_engine_log.py tests/crash -k killed
 
+# Seeded histories of the whole program with faults: --seeds N --hosts H --events E, or --seed S --step K to repeat one.
+simulate *OPTIONS:
+    .venv/bin/python tests/simulation/run.py {{OPTIONS}}
+
+# Plant bugs in the protocol one by one: the simulation has to catch 95 % of them.
+mutants *OPTIONS='--seeds 60 --jobs 2':
+    .venv/bin/python tests/simulation/run.py --mutants {{OPTIONS}}
+
 # The table of figures: every measure beside its raw limit. On a quiet machine. NAMES: only these.
 bench *NAMES:
     .venv/bin/python benchmarks/table.py {{NAMES}}

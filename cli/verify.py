@@ -12,6 +12,7 @@ from ..engine import home
 from ..engine.decisions import Decisions, check_decisions
 from ..engine.errors import TuneError
 from ..engine.log import LogError
+from ..engine.tuner_host import pin_threads
 from ..engine.verify import verify as check
 from .reading import Json, printable, say, say_json
 
@@ -32,7 +33,10 @@ def verify(
         found = check(path)
     except LogError as error:
         raise TuneError(f"{path}: {error}") from error
-    checked = check_decisions(folder) if decisions and found.ok else None
+    checked = None
+    if decisions and found.ok:
+        pin_threads()
+        checked = check_decisions(folder)
     if json:
         more = {} if checked is None else {"decisions": dataclasses.asdict(checked)}
         say_json({**dataclasses.asdict(found), **more})

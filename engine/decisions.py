@@ -7,7 +7,6 @@ put again. What an assessor said must come out; what it said and nobody needed (
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 
@@ -20,7 +19,7 @@ from .log import LogError, Reader
 from .plugins import Observation, SpaceChanged
 from .reduce import reduce
 from .state import State
-from .tuner_host import THREADS, Host
+from .tuner_host import Host
 
 
 @dataclass
@@ -47,11 +46,8 @@ def check_decisions(folder: Folder) -> Decisions:
     """Recompute every decision of a log that `verify` found good. `TuneError` when it can't be read.
 
     A class of the user's own is imported only for an experiment in this $TUNE_HOME: a log from elsewhere can name
-    any folder.
+    any folder. The caller pins threads first (tuner_host.pin_threads): BLAS gives other bits with more of them.
     """
-    for name in THREADS:  # as in the tuner host: BLAS gives other bits with more threads
-        if "numpy" not in sys.modules:
-            os.environ[name] = "1"
     found = Decisions()
     try:
         with Reader(folder.events) as reader:

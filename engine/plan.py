@@ -149,7 +149,7 @@ def _launches(state: State, code: Callable[[], str]) -> list[Draft]:
     for number in state.active:
         if (name := state.trial(number).host) in load:
             load[name] += 1
-    drafts = []
+    drafts: list[Draft] = []
     for number in list(state.ready)[:free]:
         trial = state.trial(number)
         phase = open_phase(state, trial)

@@ -242,7 +242,7 @@ class Engine:
                 if self._tuner is not None:
                     self._tuner.ask(command)
             else:
-                self._outputs.append((seq, functools.partial(self._carry_out, command)))
+                self._outputs.append((seq, functools.partial(self._carry_out, command, self._recorded(command))))
         if self._tuner is not None:
             self._tuner.paused = state.status in ("PAUSED", "STOPPED", "DONE", "ERROR")
         self._planned = False
@@ -329,12 +329,22 @@ class Engine:
         number = self.state.ids.get(trial_id)
         return self._links.get(self.state.trial(number).host) if number is not None else None
 
-    def _recorded(self, trial: int, attempt: int) -> dict[str, int]:
-        """How far the reports of a launch are recorded, by process."""
+    def _recorded(self, command: Command) -> dict[str, int]:
+        """How far the reports of the launch that is to be probed are recorded, by process.
+
+        Taken when the command is made: what is folded until it goes out may not be durable then.
+        """
+        match command:
+            case ProbeTrial():
+                number, attempt = command.trial, self.state.trial(command.trial).attempt
+            case EndLost():
+                number, attempt = self.state.ids[command.trial_id], command.attempt
+            case _:
+                return {}
         return {
             sender.process: sender.last
             for sender in self.state.senders.values()
-            if sender.trial == trial and sender.attempt == attempt
+            if sender.trial == number and sender.attempt == attempt
         }
 
     def _acknowledge(self, trial: str, attempt: int, process: str, number: int) -> None:
@@ -347,10 +357,10 @@ class Engine:
         name = sender_name(trial, attempt, process)
         sender = self.state.senders.get(name)
         if sender is not None and sender.request == number and not sender.ask:
-            self._outputs.append((self.state.seq, lambda: self._carry_out(AnswerTrial(name))))
+            self._outputs.append((self.state.seq, lambda: self._carry_out(AnswerTrial(name), {})))
             self._wake.set()
 
-    def _carry_out(self, command: Command) -> None:
+    def _carry_out(self, command: Command, recorded: dict[str, int]) -> None:
         state = self.state
         match command:
             case AskTuner():
@@ -363,7 +373,7 @@ class Engine:
                 link = self._links.get(command.host)
                 if link is not None:
                     launch = (command.trial_id, command.attempt)
-                    link.send(channel.Probe(*launch, self._recorded(state.ids[command.trial_id], command.attempt)))
+                    link.send(channel.Probe(*launch, recorded))
                     link.send(channel.Stop(*launch, command.grace))
             case AnswerTrial():
                 sender = state.senders[command.sender]
@@ -382,7 +392,7 @@ class Engine:
                     self._heard[trial.number] = self.clock.monotonic()
                     link.send(self._launch(command.trial))
                 elif isinstance(command, ProbeTrial):
-                    link.send(channel.Probe(trial.id, trial.attempt, self._recorded(trial.number, trial.attempt)))
+                    link.send(channel.Probe(trial.id, trial.attempt, recorded))
                 else:
                     link.send(channel.Stop(trial.id, trial.attempt, command.grace))
 

@@ -50,7 +50,7 @@ EXTRAS = ("TRIAL_BUDGET", "load_checkpoint_dir", "save_checkpoint_dir")
 MAX_PARAMETERS = 1 << 20
 MAX_DECISION = 1 << 10
 _MAX_TRACEBACK = 8 << 10
-THREADS = (
+_THREADS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -347,10 +347,15 @@ def _end_with(descriptor: int) -> None:
     os._exit(0)
 
 
+def pin_threads() -> None:
+    """Let BLAS and torch have one thread, in a process that has not imported them yet."""
+    for name in _THREADS:
+        os.environ[name] = "1"
+
+
 def main() -> int:
     """The program: `python -m tune.engine.tuner_host FD`."""
-    for name in THREADS:
-        os.environ[name] = "1"
+    pin_threads()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the engine's to answer
     descriptor = int(sys.argv[1])
     os.set_inheritable(descriptor, False)

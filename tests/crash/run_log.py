@@ -197,13 +197,17 @@ def _one_error(writer: Writer, seed: int, kind: str, n: int, error: int, times: 
     record.unlink(missing_ok=True)
 
 
+def _spool_points(writer: Writer, seed: int) -> Iterator[tuple[int, int, int, int]]:
+    folder = room()
+    calls = writer.run(folder=str(folder), seed=seed, events=200, kind="spool")["calls"]
+    shutil.rmtree(folder)
+    return itertools.product(range(1, calls + 1), (EIO, ENOSPC), (1, 2, 3, 4, 9, 1 << 30), (0, 7))
+
+
 def spool_errors(count: int, seed: int) -> Iterator[str]:
     """The same for a spool, whose owner tries again."""
     with Writer() as writer:
-        folder = room()
-        calls = writer.run(folder=str(folder), seed=seed, events=200, kind="spool")["calls"]
-        shutil.rmtree(folder)
-        points = list(itertools.product(range(1, calls + 1), (EIO, ENOSPC), (1, 2, 3, 4, 9, 1 << 30), (0, 7)))
+        points = list(_spool_points(writer, seed))
         if count:
             points = random.Random(seed).sample(points, min(count, len(points)))
         for n, error, times, part in points:
@@ -214,6 +218,12 @@ def spool_errors(count: int, seed: int) -> Iterator[str]:
             if wrong or (wrong := wrong_with_spool(folder / "1.spool", acknowledged(folder) or 0)):
                 yield f"call {n} fails {times} times with {error} after {part} bytes: {wrong}"
             shutil.rmtree(folder)
+
+
+def all_points(what: str, seed: int) -> int:
+    """How many errors there are to be tried."""
+    with Writer() as writer:
+        return len(list(_points(writer, seed) if what == "errors" else _spool_points(writer, seed)))
 
 
 # -- controls ---------------------------------------------------------------------------------------------------------
@@ -258,6 +268,8 @@ def main() -> int:
     begin = time.monotonic()
     controls(given.what, given.seed)
     jobs = 1 if given.what in ("errors", "spool-errors") else given.jobs
+    if not given.count and given.what in ("errors", "spool-errors"):
+        given.count = all_points(given.what, given.seed)
     shares = [(given.what, given.count // jobs + (job < given.count % jobs), given.seed + job) for job in range(jobs)]
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
         results = pool.map(_share, shares, chunksize=1)

@@ -5,8 +5,11 @@ TUNE_SEED (1) is where the random choices start; run_log.py repeats any of these
 
 from __future__ import annotations
 
+import errno
 import os
 import random
+import shutil
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -18,6 +21,8 @@ import corruption
 import power_cut
 import run_log
 from writer import can_shim, room
+
+from tune.trial_sdk import spool
 
 SEED = int(os.environ.get("TUNE_SEED", "1"))
 shimmed = pytest.mark.skipif(not can_shim(), reason="needs a C compiler (cc) on Linux")
@@ -64,6 +69,53 @@ def test_P1_a_failing_call_of_a_spool_costs_nothing_that_was_promised() -> None:
     nothing(run_log.spool_errors(200, SEED))
 
 
+def test_a_spool_whose_cut_failed_as_well_is_cut_before_the_next_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by the sweep: half a report stayed, and the next one was written behind it."""
+    path = tmp_path / "1.spool"
+    made = spool.Spool(str(path))
+    made.append("I", 0, "1")
+    real, calls = os.write, 0
+
+    def half(descriptor: int, data: bytes) -> int:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            return real(descriptor, data[:7])
+        raise OSError(errno.EIO, "no")
+
+    def no(descriptor: int, length: int) -> None:
+        raise OSError(errno.EIO, "no")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "write", half)
+        broken.setattr(os, "ftruncate", no)
+        for _ in range(2):  # the second is refused before it writes
+            with pytest.raises(OSError):
+                made.append("I", 0, "2")
+    assert made.append("I", 0, "2") == 2
+    made.close()
+    assert [report.value for report in spool.parse(path.read_bytes())] == ["1", "2"]
+
+
+def test_a_spool_whose_sync_failed_never_says_synced_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel reports a lost page once, and calls the next fsync a success."""
+
+    def no(descriptor: int) -> None:
+        raise OSError(errno.EIO, "no")
+
+    made = spool.Spool(str(tmp_path / "1.spool"))
+    made.append("F", 0, "1")
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", no)
+        with pytest.raises(OSError):
+            made.sync()
+    with pytest.raises(OSError, match="an earlier sync failed"):
+        made.sync()
+    made.close()
+
+
 def test_P7_every_change_of_an_event_is_found() -> None:
     nothing(corruption.search(3000, SEED))
 
@@ -75,8 +127,11 @@ def test_P7_control_sqlite_alone_does_not_see_a_changed_body() -> None:
     body = truth[10][9]
     changed = {**files, "events.db": files["events.db"].replace(body, body.replace(b"value", b"VALUE"))}
     assert corruption.wrong(folder, changed, truth) == ""  # found, that is
-    (folder / "events.head").unlink()
     assert corruption.plain(folder / "events.db") != truth
+    connection = sqlite3.connect(folder / "events.db")
+    assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    connection.close()
+    shutil.rmtree(folder)
 
 
 def test_an_image_holds_what_was_synced_and_any_part_of_the_rest() -> None:

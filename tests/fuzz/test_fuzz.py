@@ -33,6 +33,10 @@ def test_P8_config_files(tmp_path: Path) -> None:
     assert list(parsers.configs(1500, SEED, tmp_path)) == []
 
 
+def test_P8_logs_of_strangers(tmp_path: Path) -> None:
+    assert list(parsers.logs(800, SEED, tmp_path)) == []
+
+
 def test_every_message_of_the_wire_is_a_seed() -> None:
     unions = [wire.FromTrial, wire.ToTrial]
     seeds = {type(message) for messages, _ in parsers.FRAMES.values() for message in messages}

@@ -1,7 +1,8 @@
 """The judges of a simulated history: what must be true of a log, given what the simulated trials know to be true.
 
-They read the rows' JSON by themselves and share no code with the reducer (but for P5, where the tuner has to be fed). `Ledger` follows the log as it becomes
-durable and judges what can be judged at once; `final_judgement` is spoken when the experiment has ended.
+They read the rows' JSON by themselves and share no code with the reducer (but for P5, where the tuner has to be fed).
+`Ledger` follows the log as it becomes durable and judges what can be judged at once; `final_judgement` is spoken when
+the experiment has ended.
 """
 
 from __future__ import annotations
@@ -50,9 +51,11 @@ class Ledger:
         self.last: dict[str, int] = {}  # by sender
         self.records: dict[str, dict[int, tuple[str, str, int]]] = {}  # sender -> number -> kind, value, phase
         self.finals: dict[tuple[int, int], list[float]] = {}  # counted ones
+        self.thinned: dict[str, list[tuple[int, int]]] = {}
         self.first_phase: dict[tuple[int, int], int] = {}
         self.now = 0.0
         self.met: dict[str, tuple[float, float]] = {}  # by host: when it was reached and lost, last
+        self.silent: dict[str, int] = {}  # by host: the run clock when it was lost
         self.lost_at: dict[tuple[int, int], tuple[str, float]] = {}
 
     def add(self, row: Row, now: float) -> None:
@@ -71,14 +74,20 @@ class Ledger:
         match row.kind:
             case "ENGINE_STARTED":
                 self.status = "RUNNING"
+                for name in self.met:
+                    self.silent.setdefault(name, body["clock"])
                 self.met = {name: (since, min(until, now)) for name, (since, until) in self.met.items()}
             case "STATUS":
                 self.status = body["status"]
             case "HOST":
                 since, _ = self.met.get(body["name"], (0.0, 0.0))
+                if body["state"] != "connected":
+                    self.silent[body["name"]] = body["clock"]
+                else:
+                    self.silent.pop(body["name"], None)
                 self.met[body["name"]] = (now, math.inf) if body["state"] == "connected" else (since, now)
             case "STOP":
-                self.status = "STOPPING"
+                self.status = self.status if self.status in ("DONE", "STOPPED", "ERROR") else "STOPPING"
                 self.forced = self.forced or body.get("force", False)
             case "UPDATE":
                 self.concurrency = max(self.concurrency, body.get("trial_concurrency") or 0)
@@ -115,7 +124,7 @@ class Ledger:
                 if body["status"] == "LOST":
                     host = self.launches[key]["host"]
                     self.lost_at[key] = (host, now)
-                    away = now - self.met.get(host, (0.0, math.inf))[1]
+                    away = (body["clock"] - self.silent.get(host, math.inf)) / 1e6
                     if away < self.settings.lease + 2 * self.settings.grace - 0.01:
                         self.complain("P4", f"launch {key} is LOST after {away:.3f} s")
 
@@ -151,6 +160,7 @@ class Ledger:
             self.complain("P2", f"{row.sender} says {first} after {self.last.get(row.sender, 0)}")
         self.last[row.sender] = number
         if row.kind == "THINNED":
+            self.thinned.setdefault(row.sender, []).append((first, number))
             return
         kind = "R" if row.kind != "METRIC" else "F" if body.get("final") else "I"
         value = json.dumps(body["value"]) if kind != "R" else ""
@@ -190,7 +200,8 @@ def final_judgement(world: World) -> None:
     _lost(world)
     _decisions(world)
     for host in world.hosts:
-        reached = ledger.met.get(host.name, (0.0, 0.0))[1] == math.inf  # else nobody could tell its keeper the end
+        # Else nobody could tell its keeper the end.
+        reached = ledger.met.get(host.name, (0.0, 0.0))[1] == math.inf and world.loop.time() - host.troubled_at > 40.0
         left = [process for process in host.processes.values() if process.launch is not None]
         if left and reached:
             complain("P3", f"{host.name}: {left[0].role} {left[0].pid} of {left[0].launch!r} is left behind")
@@ -214,13 +225,18 @@ def _reports(world: World) -> None:
                 complain("P2", f"{told.sender} never said number {number}")
             elif true[number][0] != kind or (kind != "R" and json.dumps(json.loads(true[number][2])) != value):
                 complain("P2", f"{told.sender} {number} is recorded as {kind} {value}, it was {true[number]}")
-            elif kind != "R" and (ledger.ids[told.trial], true[number][1]) in ledger.parameters:
-                if recorded[number][2] != true[number][1]:
-                    complain("P2", f"{told.sender} {number} is recorded for another phase")
+            elif (
+                kind != "R"
+                and (ledger.ids[told.trial], true[number][1]) in ledger.parameters
+                and recorded[number][2] != true[number][1]
+            ):
+                complain("P2", f"{told.sender} {number} is recorded for another phase")
         place = (ledger.ids[told.trial], told.attempt)
         end = ledger.ends.get(place, {})
         for number in true:
             if number in recorded:
+                continue
+            if true[number][0] == "I" and any(a <= number <= b for a, b in ledger.thinned.get(told.sender, [])):
                 continue
             if end.get("status") == "LOST" and not ledger.met_again(place):
                 continue

@@ -7,7 +7,6 @@ refused before) are in the list when the layer itself is a promise; those that c
 """
 
 from __future__ import annotations
-
 import __future__
 
 import contextlib
@@ -54,6 +53,12 @@ MUTANTS = [
     ),
     Mutant(
         "a waiting process is not answered again", f"{_SHELL}._trial_waits", "if sender is not None and", "if False and"
+    ),
+    Mutant(
+        "a Probe tells what is not durable yet",
+        f"{_SHELL}._plan",
+        "functools.partial(self._carry_out, command, self._recorded(command))",
+        "lambda command=command: self._carry_out(command, self._recorded(command))",
     ),
     Mutant("every launch is attempt 0", f"{_SHELL}._launch", "trial.attempt,", "0,"),
     Mutant("every launch begins with phase 0", f"{_SHELL}._launch", "open_phase(state, trial) or 0", "0"),
@@ -179,12 +184,12 @@ MUTANTS = [
     Mutant("done while trials run", f"{_PLAN}:_status", "if not state.active:", "if True:"),
     Mutant("no probe is carried out", f"{_PLAN}:drain", "commands += [ProbeTrial(number)", "_ = [ProbeTrial(number)"),
     # -- the channel --------------------------------------------------------------------------------------------------
-    Mutant("what was read is not acknowledged", f"{_LINK}._hear", "XX", "if False:"),
+    Mutant("what was read is not acknowledged", f"{_LINK}._hear", "if reports:", "if False:"),
     Mutant(
         "the last report of a chunk is dropped",
         f"{_LINK}._hear",
-        "spool.parse(message.data):",
-        "spool.parse(message.data)[:-1]:",
+        "reports = self._read(message)",
+        "reports = self._read(message)[:-1]",
     ),
     Mutant("a lost host is never dialled again", f"{_LINK}.run", "failures += 1", "return"),
     Mutant(

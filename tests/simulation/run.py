@@ -1,7 +1,7 @@
 """`just simulate`: many seeded histories of the whole program, judged; and `just mutants`, which plants bugs in it.
 
-Each history is run, and every tenth one twice: the two traces must be the same. A history that breaks a promise prints one line
-that repeats it.
+Each history is run, and every tenth one twice: the two traces must be the same. A history that breaks a promise prints
+one line that repeats it.
 """
 
 from __future__ import annotations
@@ -55,9 +55,8 @@ def simulate(options: argparse.Namespace) -> int:
             if violations:
                 broken += 1
                 print(f"seed {seed}: {violations[0]}")
-                print(
-                    f"REPRO: just simulate --seed {seed} --hosts {options.hosts} --events {options.events} --step {step}"
-                )
+                where = f"--hosts {options.hosts} --events {options.events}"
+                print(f"REPRO: just simulate --seed {seed} {where} --step {step}")
     wall = round(time.time() - started, 1)
     print(f"{len(seeds)} histories, {facts} events, {broken} with violations, {wall} s")
     if options.record:

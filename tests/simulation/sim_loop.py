@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+BUSY = 2000  # steps at one instant, after which time passes all the same
 NODE: contextvars.ContextVar[Node] = contextvars.ContextVar("node")
 
 
@@ -63,7 +64,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self.nodes: list[Node] = []
         self._now = 0.0
         self._heap: list[tuple[float, int, asyncio.TimerHandle]] = []
-        self._count = self._made = 0
+        self._count = self._made = self._still = 0
         self._runnable: list[Node] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._prune = 1000
@@ -149,6 +150,7 @@ class SimLoop(asyncio.BaseEventLoop):
                 raise Stuck("nothing will ever happen any more")
             when, _, handle = heapq.heappop(heap)
             if not handle._cancelled:
+                self._still = 0
                 self._now = max(self._now, when)
                 self._post(handle)
         now = self._now
@@ -165,6 +167,10 @@ class SimLoop(asyncio.BaseEventLoop):
         if handle._cancelled:
             return
         self.steps += 1
+        self._still += 1
+        if self._still > BUSY:  # who spins takes time, too
+            self._still = 0
+            self._now += 0.0005
         if self.steps > self.max_steps and not self._over:
             raise Stuck(f"{self.max_steps} steps were not enough")
         handle._run()
@@ -221,7 +227,7 @@ class SimLoop(asyncio.BaseEventLoop):
                     return
                 for task in waiting:
                     task.cancel()
-                await asyncio.wait(waiting, timeout=5.0)
+                await asyncio.wait(waiting, timeout=0.002)
 
         self.run_until_complete(rest())
         for task in self._tasks:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sim_loop import Node
-from sim_network import Listener
 
 from tune.trial_sdk.keeper import Keeper
 from tune.trial_sdk.launches import Folder, Owner
@@ -217,6 +216,7 @@ class Host:
         self.keeper: Node | None = None
         self.keeper_pid = 0
         self.keeper_since = 0.0
+        self.troubled_at = -1e9  # when it was last out of reach
         self.trials: list[Any] = []
 
     def wall(self) -> int:

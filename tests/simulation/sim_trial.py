@@ -12,14 +12,13 @@ import json
 import os
 import random
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
-
-from tune.trial_sdk import spool, wire
-
 from sim_loop import Node
 from sim_machine import SimProcess
+
+from tune.trial_sdk import spool, wire
 
 if TYPE_CHECKING:
     from sim_machine import Host

@@ -29,7 +29,6 @@ from sim_machine import EPOCH, Host, SimProcess
 from sim_network import Network
 from sim_trial import SimTrial, Told
 
-from tune.engine import config as config_room
 from tune.engine.config import Algorithm, Config
 from tune.engine.events import Fact, Row, decode
 from tune.engine.home import Folder
@@ -175,7 +174,8 @@ class World:
                 self.note(f"log {row.seq} {row.kind} trial {row.trial} {row.body[:150]}")
             self.ledger.add(row, self.loop.time())
             if self.ambush and not self.calm and (row.kind != "METRIC" or '"final":true' in row.body):
-                if (trap := self.ambush.pop(row.kind, None)) is not None:
+                trap = self.ambush.pop(row.kind, None)
+                if trap is not None:
                     self.note(f"AMBUSH at {row.kind}: {trap[0]}")
                     self.loop.call_in(
                         self.loop.world, self.dice.uniform(0.0, self.dice.choice([0.003, 0.02])), trap[1], self
@@ -229,9 +229,9 @@ class World:
             self.complain("P2", f"{told.sender} is given parameters that the log does not have for {answer.phase}")
         for other in self.told:
             for asked, (phase, text) in other.answers.items():
-                if (other.trial, other.attempt, phase) == (told.trial, told.attempt, answer.phase) and text is not None:
-                    if (other.sender, asked) != (told.sender, number):
-                        self.complain("P2", f"{told.sender} is given phase {phase} a second time")
+                same = (other.trial, other.attempt, phase) == (told.trial, told.attempt, answer.phase)
+                if same and text is not None and (other.sender, asked) != (told.sender, number):
+                    self.complain("P2", f"{told.sender} is given phase {phase} a second time")
 
     def signalled(self, process: SimProcess, number: int) -> None:
         """P4: nobody is signalled but for a recorded reason."""
@@ -268,6 +268,8 @@ class World:
 
     def check_wait(self, told: Told, since: float, what: str) -> None:
         """P10: with everything in order nobody waits long."""
+        if self.engine() is None:
+            return
         waited = self.loop.time() - max(since, self.calm_at + 15.0, self.engine_started + 15.0)
         if self.calm and waited > 4.0 and not self.finished:
             self.complain("P10", f"{told.sender} waited {waited:.1f} s for {what}")
@@ -341,7 +343,13 @@ class World:
             task = self.loop.spawn(node, self._engine(node, place))
             gone = asyncio.Event()
             node.on_kill.append(gone.set)
-            task.add_done_callback(lambda _, gone=gone: gone.set(), context=self.loop.world.context)
+
+            def over(task: asyncio.Task[str], gone: asyncio.Event = gone) -> None:
+                if not task.cancelled():
+                    task.exception()  # a zombie's is nobody's to hear
+                gone.set()
+
+            task.add_done_callback(over, context=self.loop.world.context)
             self._replaced = gone
             await gone.wait()
             if task.done():
@@ -417,7 +425,7 @@ class World:
         before = structlog.get_config()
         said = io.StringIO()
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-        self.loop = loop = SimLoop(random.Random(f"loop {self.seed}"), 200_000 + settings.events * 400)
+        self.loop = loop = SimLoop(random.Random(f"loop {self.seed}"), 30_000 + settings.events * 300)
         try:
             with contextlib.redirect_stderr(said):
                 self.network = Network(loop, str(self.seed), self.witness)
@@ -547,12 +555,14 @@ def _pause_keeper(world: World) -> None:
 def _reboot(world: World) -> None:
     host = world.dice.choice(world.hosts)
     host.reboot()
+    host.troubled_at = world.loop.time()
     host.up = False
     world.later(world.dice.choice([5.0, 2.0 * world.settings.lease]), setattr, host, "up", True)
 
 
 def _unreachable(world: World) -> None:
     host = world.dice.choice(world.hosts)
+    host.troubled_at = world.loop.time()
     host.up = False
     for pair in world.network.living(f"{host.name}.engine"):
         world.network.cut(pair, 5.0)
@@ -598,6 +608,13 @@ def _slow_disk(world: World) -> None:
 def _slow_network(world: World) -> None:
     world.network.weather.slow = world.dice.uniform(0.05, 3.0)
     world.later(20.0, setattr, world.network.weather, "slow", 0.0)
+
+
+def _slow_disk_and_cut(world: World) -> None:
+    """While a commit takes its time, the host is lost and found again."""
+    _slow_disk(world)
+    for _ in range(2):
+        world.later(1.5, _cut, world)
 
 
 def _clock_jump(world: World) -> None:
@@ -680,6 +697,8 @@ AMBUSHES: list[tuple[str, Callable[[World], None]]] = [
     ("reboot", _reboot),
     ("kill tuner host", _kill_tuner),
     ("slow disk", _slow_disk),
+    ("slow disk and a cut", _slow_disk_and_cut),
+    ("slow disk and a cut", _slow_disk_and_cut),
     ("slow network", _slow_network),
     ("user stops", _user_stop),
 ]
@@ -703,6 +722,7 @@ FAULTS: list[tuple[str, Callable[[World], None]]] = [
     ("disk full", _enospc),
     ("host's disk full", _host_full),
     ("slow disk", _slow_disk),
+    ("slow disk and a cut", _slow_disk_and_cut),
     ("slow network", _slow_network),
     ("clock jump", _clock_jump),
     ("socket swept", _sweep),
