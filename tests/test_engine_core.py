@@ -21,7 +21,17 @@ from tune.engine import config as config_room
 from tune.engine.config import Config
 from tune.engine.decide import Draft, decide, trial_id
 from tune.engine.events import EngineStarted, Experiment, Fact, TrialEnd, decode, encode
-from tune.engine.plan import AnswerTrial, AskTuner, ForgetLaunch, ProbeTrial, StartTrial, StopTrial, drain, intents
+from tune.engine.plan import (
+    AnswerTrial,
+    AskTuner,
+    EndLost,
+    ForgetLaunch,
+    ProbeTrial,
+    StartTrial,
+    StopTrial,
+    drain,
+    intents,
+)
 from tune.engine.plugins import Ended, Suggested
 from tune.engine.reduce import open_phase, reduce
 from tune.engine.requests import (
@@ -153,7 +163,7 @@ class World:
 
     def do(self, command: Any) -> None:
         state = self.core.state
-        if isinstance(command, AnswerTrial | ForgetLaunch) or not self.up:
+        if isinstance(command, AnswerTrial | ForgetLaunch | EndLost) or not self.up:
             return
         trial = state.trial(command.trial)
         launch = (trial.id, trial.attempt)
@@ -478,6 +488,42 @@ def test_a_lost_host_costs_its_trials_after_the_lease_only() -> None:
     report(core, 1, "F", "0.5")  # late: stored, not counted
     assert core.state.best is None
     assert len(core.state.trial(0).phases[0].ignored) == 1
+
+
+def test_a_restart_does_not_make_a_long_connected_host_silent() -> None:
+    core = running(make_config(max_trial_number=1, engine_lease="10s", stop_grace="1s"))
+    core.clock += 100_000_000
+    report(core, 1, "F", "0.5")
+    core.start()
+    core.submit(Due())  # before the host was dialled again
+    assert core.state.trial(0).status == "RUNNING"
+    core.clock += 12_100_000
+    core.submit(Due())
+    assert core.state.trial(0).status == "LOST"
+
+
+def test_a_lost_host_that_comes_back_is_asked_and_its_trials_are_ended() -> None:
+    core = running(make_config(max_trial_number=2, engine_lease="10s", stop_grace="1s"))
+    trial = core.state.trial(0)
+    core.submit(HostDown("local", "cut"))
+    core.clock += 12_200_000
+    core.submit(Due())
+    core.submit(HostUp("local", 6))
+    assert EndLost("local", trial.id, 0, 1.0) in core.plan()
+    core.start()
+    core.submit(HostUp("local", 7))
+    assert EndLost("local", trial.id, 0, 1.0) in core.plan()
+
+
+def test_trials_go_to_the_host_with_the_fewest() -> None:
+    core = Core(make_config(trial_concurrency=4))
+    core.submit(HostUp("one", 5))
+    core.submit(HostUp("two", 6))
+    for _ in range(12):
+        for command in core.plan():
+            if isinstance(command, AskTuner):
+                core.submit(Suggests(command.number, command.attempt, core.state.last_told, '{"x": 0.5}'))
+    assert sorted(core.state.trial(number).host for number in core.state.active) == ["one", "one", "two", "two"]
 
 
 def test_multi_phase_goes_on_at_the_first_phase_without_a_final() -> None:

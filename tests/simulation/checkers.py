@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tune.engine import host_wire, tuner_host
 from tune.engine.events import NotYet, Parameter, Row, decode
+from tune.engine.plugins import Ended
 from tune.engine.reduce import reduce
 from tune.engine.state import State
 
@@ -90,7 +91,7 @@ class Ledger:
                 self.status = self.status if self.status in ("DONE", "STOPPED", "ERROR") else "STOPPING"
                 self.forced = self.forced or body.get("force", False)
             case "UPDATE":
-                self.concurrency = max(self.concurrency, body.get("trial_concurrency") or 0)
+                self.concurrency = body.get("trial_concurrency") or self.concurrency
             case "NEW_TRIAL":
                 if trial in self.names or body["id"] in self.ids:
                     self.complain("P2", f"trial {trial} is made twice")
@@ -149,8 +150,9 @@ class Ledger:
         while self.finals.get((trial, phase)):
             phase += 1
         self.first_phase[key] = phase
+        before = len(self.active)
         self.active.add(trial)
-        if len(self.active) > self.concurrency:
+        if len(self.active) > before and len(self.active) > self.concurrency:
             self.complain("P3", f"{len(self.active)} trials at once, allowed are {self.concurrency}")
 
     def _report(self, row: Row, trial: int, body: dict[str, Any]) -> None:
@@ -163,6 +165,9 @@ class Ledger:
             self.thinned.setdefault(row.sender, []).append((first, number))
             return
         kind = "R" if row.kind != "METRIC" else "F" if body.get("final") else "I"
+        place = (trial, int(row.sender.split(".")[1]))
+        if place in self.ends and place not in self.lost_at and "exit_code" in self.ends[place]:
+            self.complain("P1", f"{row.sender} {number} is recorded after the end of its launch")
         value = json.dumps(body["value"]) if kind != "R" else ""
         phase = body.get("phase", 0)
         self.records.setdefault(row.sender, {})[number] = (kind, value, phase)
@@ -264,6 +269,7 @@ def _decisions(world: World) -> None:
     assert isinstance(ready, host_wire.Ready)
     state.tell, state.tell_intermediates = True, ready.observes == "intermediates"
     waiting: list[Any] = []
+    over: set[tuple[int, int]] = set()
     asks: dict[int, int] = {}
     for row in world.disk.rows:
         fact = decode(row)
@@ -271,6 +277,9 @@ def _decisions(world: World) -> None:
         if isinstance(event, NotYet):
             asks[event.ask] = asks.get(event.ask, 0) + 1
         if isinstance(event, Parameter) and event.ask and fact.trial is not None:
+            due = [observation.seq for observation in waiting if observation.seq <= (fact.cause or 0)]
+            if due and due[-1] > event.seen:
+                world.complain("P5", f"ask {event.ask} was answered without event {due[-1]}, which came before it")
             past = [observation for observation in waiting if observation.seq <= event.seen]
             waiting = waiting[len(past) :]
             if past:
@@ -284,6 +293,11 @@ def _decisions(world: World) -> None:
                 return
         reduce(state, fact)
         waiting += state.queues.news
+        for ended in state.queues.news:
+            if isinstance(ended, Ended):
+                if (ended.trial, ended.phase) in over:
+                    world.complain("P5", f"the tuner hears twice that phase {(ended.trial, ended.phase)} has ended")
+                over.add((ended.trial, ended.phase))
         state.queues.news = []
 
 
@@ -324,6 +338,8 @@ def _ends(world: World) -> None:
             expected = "SYS_CANCELED" if trial.leased else "no lease"
         else:
             expected = "SUCCEEDED" if code == 0 else "FAILED"
+        if trial.leased and not kill and (trial.folder / "reason").exists():
+            expected = "SYS_CANCELED"
         if status != expected:
             complain("P4", f"launch {key} (kill {kill!r}, code {code}) is {status}, not {expected}")
 
