@@ -34,7 +34,7 @@ simulate *OPTIONS:
     .venv/bin/python tests/simulation/run.py {{OPTIONS}}
 
 # Plant bugs in the protocol one by one: the simulation has to catch 95 % of them.
-mutants *OPTIONS='--seeds 60 --jobs 2':
+mutants *OPTIONS='--seeds 120 --jobs 2':
     .venv/bin/python tests/simulation/run.py --mutants {{OPTIONS}}
 
 # The table of figures: every measure beside its raw limit. On a quiet machine. NAMES: only these.

@@ -130,10 +130,10 @@ class Ledger:
                         self.complain("P4", f"launch {key} is LOST after {away:.3f} s")
 
     def met_again(self, key: tuple[int, int]) -> bool:
-        """Whether engine and host have met, for 10 s at least, since this launch was given up."""
+        """Whether engine and host have met, for 5 s at least, since this launch was given up."""
         host, lost = self.lost_at[key]
         since, until = self.met.get(host, (0.0, 0.0))
-        return since > lost and min(until, self.now) - since > 10.0
+        return since > lost and min(until, self.now) - since > 5.0
 
     def _launch(self, trial: int, body: dict[str, Any]) -> None:
         key = (trial, body["attempt"])
@@ -258,7 +258,7 @@ def _lost(world: World) -> None:
         key = (trial.number, trial.attempt)
         if key in world.ledger.lost_at and world.ledger.met_again(key):
             since = world.ledger.met[trial.host.name][0]
-            if trial.ended_at is None or trial.ended_at - since > world.settings.grace + 8.0:
+            if trial.ended_at is None or trial.ended_at - since > world.settings.grace + 4.0:
                 world.complain("P3", f"launch {key} is LOST and goes on")
 
 

@@ -207,6 +207,7 @@ class Host:
         (self.folder / "trials").mkdir(parents=True)
         self.address = str(self.folder / "socket")
         self.up = True
+        self.absent = False  # for long
         self.full = False
         self.boots = 0
         self.jump = 0  # us that its wall clock is off
@@ -216,6 +217,7 @@ class Host:
         self.keeper: Node | None = None
         self.keeper_pid = 0
         self.keeper_since = 0.0
+        self.keeper_object: Keeper | None = None
         self.troubled_at = -1e9  # when it was last out of reach
         self.trials: list[Any] = []
 
@@ -244,6 +246,7 @@ class Host:
         node.on_kill.append(lambda: ready.done() or ready.set_result(False))
         settings = self.world.settings
         keeper = Keeper(self.folder, settings.lease, settings.grace, SimMachine(self, node))
+        self.keeper_object = keeper
 
         def told() -> bool:
             if not ready.done():
@@ -268,7 +271,7 @@ class Host:
         for process in self.processes.values():
             if process.parent == self.keeper_pid:
                 process.parent = 1
-        self.keeper, self.keeper_pid = None, 0
+        self.keeper, self.keeper_pid, self.keeper_object = None, 0, None
 
     def kill_keeper(self) -> None:
         """SIGKILL."""

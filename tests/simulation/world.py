@@ -405,7 +405,7 @@ class World:
         self.network.weather.slow = 0.0
         self.weather.spawn_errors = 0.0
         for host in self.hosts:
-            host.up, host.full = True, False
+            host.up, host.full = not host.absent or host.up, False
         for node in self.loop.nodes:
             self.loop.go_on(node)
 
@@ -465,6 +465,8 @@ class World:
         )
 
     async def _live(self) -> None:
+        if self.settings.faults and self.dice.random() < 0.15:
+            self.loop.call_in(self.loop.world, self.dice.uniform(1.0, 10.0), _absence, self)
         faults = self.loop.spawn(self.loop.world, self._faults())
         main = self.loop.spawn(self.loop.world, self._supervise())
         await asyncio.wait([main, faults], return_when=asyncio.FIRST_COMPLETED)
@@ -549,6 +551,24 @@ def _kill_keeper(world: World) -> None:
     world.dice.choice(world.hosts).kill_keeper()
 
 
+def _repeat(world: World) -> None:
+    """A keeper says everything twice, as the channel allows it to."""
+    host = world.dice.choice(world.hosts)
+    keeper = host.keeper_object
+    if keeper is None or host.keeper is None:
+        return
+
+    def again() -> None:
+        for launch in list(keeper.launches.values()):
+            if launch.told and launch.started.is_set() and not launch.failed:
+                keeper._tell_launched(launch)
+                launch.exited_said = False
+                keeper.forward.begin(launch, {})
+                keeper._maybe_exited(launch)
+
+    world.loop.call_in(host.keeper, 0.0, again)
+
+
 def _pause_keeper(world: World) -> None:
     host = world.dice.choice(world.hosts)
     if host.keeper is not None:
@@ -556,12 +576,16 @@ def _pause_keeper(world: World) -> None:
         world.later(8.0, world.loop.go_on, host.keeper)
 
 
+def _reachable(host: Host) -> None:
+    host.up = not host.absent
+
+
 def _reboot(world: World) -> None:
     host = world.dice.choice(world.hosts)
     host.reboot()
     host.troubled_at = world.loop.time()
     host.up = False
-    world.later(world.dice.choice([5.0, 2.0 * world.settings.lease]), setattr, host, "up", True)
+    world.later(world.dice.choice([5.0, 2.0 * world.settings.lease]), _reachable, host)
 
 
 def _unreachable(world: World) -> None:
@@ -570,7 +594,27 @@ def _unreachable(world: World) -> None:
     host.up = False
     for pair in world.network.living(f"{host.name}.engine"):
         world.network.cut(pair, 5.0)
-    world.later(world.dice.choice([5.0, 2.0 * world.settings.lease]), setattr, host, "up", True)
+    if world.dice.random() < 0.4:
+        host.kill_keeper()
+    world.later(world.dice.choice([5.0, 4.0 * world.settings.lease]), _reachable, host)
+
+
+def _absence(world: World) -> None:
+    """A host is gone for so long that its trials are given up, and comes back while they may still run."""
+    host = world.dice.choice(world.hosts)
+    world.note(f"ABSENCE of {host.name}")
+    host.troubled_at = world.loop.time()
+    host.up, host.absent = False, True
+    for pair in world.network.living(f"{host.name}.engine"):
+        world.network.cut(pair, 1.0)
+    if world.dice.random() < 0.6:
+        host.kill_keeper()
+
+    def back() -> None:
+        host.up, host.absent = True, False
+
+    away = world.settings.lease + 2 * world.settings.grace + world.dice.uniform(1.0, 10.0)
+    world.loop.call_in(world.loop.world, away, back)
 
 
 def _kill_process(world: World) -> None:
@@ -699,6 +743,7 @@ AMBUSHES: list[tuple[str, Callable[[World], None]]] = [
     ("kill keeper", _kill_keeper),
     ("kill keeper", _kill_keeper),
     ("reboot", _reboot),
+    ("keeper repeats itself", _repeat),
     ("kill tuner host", _kill_tuner),
     ("slow disk", _slow_disk),
     ("slow disk and a cut", _slow_disk_and_cut),
@@ -718,7 +763,9 @@ FAULTS: list[tuple[str, Callable[[World], None]]] = [
     ("kill keeper", _kill_keeper),
     ("kill keeper", _kill_keeper),
     ("pause keeper", _pause_keeper),
+    ("keeper repeats itself", _repeat),
     ("reboot", _reboot),
+    ("unreachable", _unreachable),
     ("unreachable", _unreachable),
     ("kill process", _kill_process),
     ("kill tuner host", _kill_tuner),
