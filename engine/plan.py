@@ -131,11 +131,10 @@ def _brake(state: State) -> str:
     runs_for_itself = any(
         not any(ask.trial == number and ask.sender for ask in state.asks.values()) for number in state.active
     )
-    if state.asks and not state.ready and not runs_for_itself and not state.queues.asked:
-        if _next_ask(state) is None:
-            stuck = state.asks.values()
-            why = next((ask.reason for ask in stuck if ask.reason), "no reason given")
-            return f"the tuner says that it has nothing yet, and nothing runs that could change it ({why})"
+    quiet = not state.ready and not runs_for_itself and not state.queues.asked
+    if state.asks and quiet and _next_ask(state) is None:
+        why = next((ask.reason for ask in state.asks.values() if ask.reason), "no reason given")
+        return f"the tuner says that it has nothing yet, and nothing runs that could change it ({why})"
     return ""
 
 

@@ -268,9 +268,11 @@ class World:
 
     def check_wait(self, told: Told, since: float, what: str) -> None:
         """P10: with everything in order nobody waits long."""
-        if self.engine() is None:
+        host = next(host for host in self.hosts if host.name == told.host)
+        if self.engine() is None or host.absent:
             return
-        waited = self.loop.time() - max(since, self.calm_at + 15.0, self.engine_started + 15.0)
+        mended = max(self.calm_at, self.engine_started, host.troubled_at) + 15.0
+        waited = self.loop.time() - max(since, mended)
         if self.calm and waited > 4.0 and not self.finished:
             self.complain("P10", f"{told.sender} waited {waited:.1f} s for {what}")
 
@@ -612,6 +614,7 @@ def _absence(world: World) -> None:
 
     def back() -> None:
         host.up, host.absent = True, False
+        host.troubled_at = world.loop.time()
 
     away = world.settings.lease + 2 * world.settings.grace + world.dice.uniform(1.0, 10.0)
     world.loop.call_in(world.loop.world, away, back)
