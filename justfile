@@ -34,7 +34,7 @@ simulate *OPTIONS:
     .venv/bin/python tests/simulation/run.py {{OPTIONS}}
 
 # Plant bugs in the protocol one by one: the simulation has to catch 95 % of them.
-mutants *OPTIONS='--seeds 120 --jobs 2':
+mutants *OPTIONS='--seeds 400 --jobs 2':
     .venv/bin/python tests/simulation/run.py --mutants {{OPTIONS}}
 
 # The table of figures: every measure beside its raw limit. On a quiet machine. NAMES: only these.
@@ -46,6 +46,19 @@ wheel:
     rm -rf build dist src/*.egg-info
     .venv/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
     .venv/bin/python scripts/check_wheel.py dist/*.whl
+
+# The tables and the picture of docs/architecture.md, from the code.
+architecture:
+    .venv/bin/python scripts/architecture.py docs
+
+# Put the counts of docs/reliability/*.jsonl into docs/reliability.md.
+reached:
+    .venv/bin/python scripts/reached.py
+
+# Kill an engine COUNT times under 8 live trials, and take 64 trials over as often; recorded.
+crash-engine COUNT='200':
+    .venv/bin/python tests/crash/run_engine.py kills --count {{COUNT}} --record docs/reliability/engine_kills.jsonl
+    .venv/bin/python tests/crash/run_engine.py adopt --count {{COUNT}} --live 64 --record docs/reliability/adoptions.jsonl
 
 # The picture of the terminal in the README, from a real run.
 picture:

@@ -28,7 +28,7 @@ from ..engine.errors import TuneError
 from ..engine.events import Fact
 from ..engine.host_link import TrainingService
 from ..engine.lock import Lock, LockHeld
-from ..engine.log import LogError
+from ..engine.log import LogError, has_begun
 from ..engine.requests import AskStop, PersonsRequest, Refused
 from ..engine.shell import Engine
 from ..engine.state import State
@@ -103,7 +103,7 @@ async def _serve(
     try:
         requests = [updates] if updates is not None else []
         try:
-            if folder.events.exists():
+            if has_begun(folder.events):
                 engine = await Engine.resume(folder, actor, _disk_full, *requests)
             else:
                 settings = config.decode(folder.config.read_bytes())

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 
+from ..trial_sdk.crash_point import VARIABLE
 from ..trial_sdk.wire import Framer, WireError, decode, frame
 from . import lock as lock_room
 from .door_wire import Done, Durable, Refusal, Say, Watch, encoder, to_client
@@ -296,5 +297,5 @@ def clean_environment() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if name == "TUNE_HOME" or not name.startswith(("TUNE_", "NNI_"))
+        if name in ("TUNE_HOME", VARIABLE) or not name.startswith(("TUNE_", "NNI_"))
     }

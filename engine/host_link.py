@@ -14,6 +14,7 @@ from typing import Protocol
 import structlog
 
 from ..trial_sdk import channel, spool
+from ..trial_sdk.crash_point import point
 from ..trial_sdk.wire import Framer, Report, WireError, decode, frame
 from .flood import thinned
 from .requests import Exited, Flooded, HostDown, HostUp, NeverStarted, NotStarted, Reported, Request, Started
@@ -66,6 +67,7 @@ class HostLink:
         said, self._said = self._said, []
         if self._writer is not None:
             self._writer.write(b"".join(said))
+            point("engine.said")
 
     async def run(self) -> None:
         """Serve until `shutdown`; never raises for what the keeper does.

@@ -57,6 +57,7 @@ import aiosqlite
 import anyio
 import msgspec
 
+from ..trial_sdk.crash_point import point
 from .events import Row
 
 FORMAT = 1
@@ -269,6 +270,7 @@ class Log:
             raise LogIO(f"SQLite {sqlite3.sqlite_version} is too old for STRICT tables: 3.37 or later is needed")
         try:
             _prepare(path, create)
+            point("log.made")
             return await cls._open(path, create, expect, on_full or _log_full, retry)
         except OSError as error:
             raise LogIO(f"can't {'make' if create else 'open'} the log {path}: {error}") from error
@@ -301,6 +303,7 @@ class Log:
                 await connection.execute_fetchall(f"PRAGMA application_id = {APPLICATION}")
                 await connection.execute_fetchall(f"PRAGMA user_version = {FORMAT}")
                 await connection.execute_fetchall("COMMIT")
+                point("log.tabled")
                 _check_schema(*await _schema_of(connection))
             last = await _last_of(connection)
             if expect is not None and last != expect:
@@ -363,6 +366,7 @@ class Log:
                         f"the disk is full: {self.path} waits for room with events {rows[0].seq} to {last[0]}"
                     )
                 await anyio.sleep(self._retry)
+            point("log.inserted")
             self.last_seq, self.last_chain = last
             self._frames += 3 + len(text) // 2048 + 2 * len({row.sender for row in rows})
             with self._mortal():
@@ -533,6 +537,22 @@ def _prepare(path: Path, create: bool) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     elif not path.is_file():
         raise LogMissing(f"there is no log at {path}")
+
+
+def has_begun(path: Path) -> bool:
+    """Whether there is a log to resume. The rest of one whose engine died as it made it, before the table, is removed.
+
+    The caller holds the experiment's lock. Raises `LogDamaged`, `LogNewer`, `LogIO`.
+    """
+    if not path.is_file():
+        return path.exists()
+    try:
+        Reader(path).close()
+    except LogMissing:
+        for suffix in ("-wal", "-shm", ""):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        return False
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

@@ -26,6 +26,7 @@ import structlog
 from msgspec import Raw
 
 from ..trial_sdk import channel
+from ..trial_sdk.crash_point import point
 from . import config as config_room
 from .code_hash import CodeHash
 from .config import Config
@@ -103,14 +104,15 @@ class Engine:
         cls, folder: Folder, config: Config, actor: str, on_full: Callable[[str], None], ports: Ports | None = None
     ) -> Engine:
         """A new experiment's engine: its log holds EXPERIMENT and ENGINE_STARTED when this returns."""
+        point("engine.locked")
         ports = ports or Ports()
         log = await ports.create_log(folder.events, on_full)
         log.take(1)
-        raw = config_room.encode(config)
-        engine = cls(folder, log, State(), raw, ports.clock(), ports)
-        engine._add(Draft(Experiment(folder.id, Raw(raw), config.seed)))
+        engine = cls(folder, log, State(), b"", ports.clock(), ports)
+        engine._begin(config)
         engine._started(actor)
         await engine._commit()
+        point("engine.started")
         return engine
 
     @classmethod
@@ -123,10 +125,14 @@ class Engine:
         ports: Ports | None = None,
     ) -> Engine:
         """The engine of an experiment that has a log: replayed, taken with the next epoch, `updates` applied."""
+        point("engine.locked")
         engine = await cls._replayed(folder, on_full, ports or Ports())
+        if not engine.state.seq:  # its first engine died before the first commit
+            engine._begin(config_room.decode(folder.config.read_bytes()))
         engine._started(actor)
         engine._apply(updates)
         await engine._commit()
+        point("engine.started")
         return engine
 
     @classmethod
@@ -151,6 +157,7 @@ class Engine:
                     raw = bytes(fact.event.config)
                 reduce(state, fact)
             last = reader.last
+        point("resume.replayed")
         log = await ports.open_log(folder.events, last, on_full)
         log.take(state.epoch + 1)
         return cls(folder, log, state, raw, ports.clock(state.clock), ports)
@@ -159,6 +166,10 @@ class Engine:
         for request in requests:
             for draft in decide(self.state, request, self.clock.now()):
                 self._add(draft)
+
+    def _begin(self, config: Config) -> None:
+        self._first_config = config_room.encode(config)
+        self._add(Draft(Experiment(self.folder.id, Raw(self._first_config), config.seed)))
 
     def _started(self, actor: str) -> None:
         versions = {
@@ -236,13 +247,12 @@ class Engine:
             for draft in drafts:
                 self._add(draft)
         self._feed()
-        seq = state.seq
         for command in drain(state):
             if isinstance(command, AskTuner):
                 if self._tuner is not None:
                     self._tuner.ask(command)
             else:
-                self._outputs.append((seq, functools.partial(self._carry_out, command, self._recorded(command))))
+                self._carry_out(command)
         if self._tuner is not None:
             self._tuner.paused = state.status in ("PAUSED", "STOPPED", "DONE", "ERROR")
         self._planned = False
@@ -298,7 +308,9 @@ class Engine:
     async def _commit(self) -> None:
         batch, self._batch = self._batch, []
         self._bytes, self._urgent = 0, False
+        point("engine.decided")
         await self.log.append([encode(fact) for fact in batch])
+        point("engine.committed")
         async with self._durable_changed:
             self._durable_changed.notify_all()
 
@@ -311,6 +323,7 @@ class Engine:
         self._outputs = outputs[ready:]
         for _, output in outputs[:ready]:
             output()
+            point("engine.output")
         for key in [key for key, (_, seq) in self._acks.items() if seq <= durable]:
             number, _ = self._acks.pop(key)
             trial, attempt, process = key
@@ -357,44 +370,62 @@ class Engine:
         name = sender_name(trial, attempt, process)
         sender = self.state.senders.get(name)
         if sender is not None and sender.request == number and not sender.ask:
-            self._outputs.append((self.state.seq, lambda: self._carry_out(AnswerTrial(name), {})))
+            self._carry_out(AnswerTrial(name))
             self._wake.set()
 
-    def _carry_out(self, command: Command, recorded: dict[str, int]) -> None:
+    def _carry_out(self, command: Command) -> None:
+        """Make what a command says out of the state of now, and let it out when that is durable.
+
+        Made later it would tell of facts that came since, and those may not be on disk.
+        """
+        host, messages = self._said(command)
+        if messages:
+            self._outputs.append((self.state.seq, functools.partial(self._say, host, messages)))
+
+    def _said(self, command: Command) -> tuple[str, list[channel.ToKeeper]]:
+        """A command's host, and what is to be said there."""
         state = self.state
         match command:
             case AskTuner():
                 raise AssertionError("asks don't wait for the log")
             case ForgetLaunch():
-                link = self._links.get(command.host)
-                if link is not None:
-                    link.send(channel.Forget(command.trial_id, command.attempt))
+                return command.host, [channel.Forget(command.trial_id, command.attempt)]
             case EndLost():
-                link = self._links.get(command.host)
-                if link is not None:
-                    launch = (command.trial_id, command.attempt)
-                    link.send(channel.Probe(*launch, recorded))
-                    link.send(channel.Stop(*launch, command.grace))
+                launch = (command.trial_id, command.attempt)
+                return command.host, [
+                    channel.Probe(*launch, self._recorded(command)),
+                    channel.Stop(*launch, command.grace),
+                ]
             case AnswerTrial():
                 sender = state.senders[command.sender]
                 trial = state.trial(sender.trial)
-                link = self._links.get(trial.host)
-                if link is not None and not sender.ask:
-                    phase = sender.answer_phase
-                    text = bytes(trial.phases[phase].parameters).decode() if phase >= 0 else None
-                    link.send(channel.Answer(trial.id, sender.attempt, sender.process, sender.request, phase, text))
-            case StartTrial() | ProbeTrial() | StopTrial():
+                if sender.ask:
+                    return trial.host, []
+                phase = sender.answer_phase
+                text = bytes(trial.phases[phase].parameters).decode() if phase >= 0 else None
+                return trial.host, [
+                    channel.Answer(trial.id, sender.attempt, sender.process, sender.request, phase, text)
+                ]
+            case StartTrial():
+                return state.trial(command.trial).host, [self._launch(command.trial)]
+            case ProbeTrial():
                 trial = state.trial(command.trial)
-                link = self._links.get(trial.host)
-                if link is None or not trial.active:
-                    return
-                if isinstance(command, StartTrial):
-                    self._heard[trial.number] = self.clock.monotonic()
-                    link.send(self._launch(command.trial))
-                elif isinstance(command, ProbeTrial):
-                    link.send(channel.Probe(trial.id, trial.attempt, recorded))
-                else:
-                    link.send(channel.Stop(trial.id, trial.attempt, command.grace))
+                return trial.host, [channel.Probe(trial.id, trial.attempt, self._recorded(command))]
+            case StopTrial():
+                trial = state.trial(command.trial)
+                return trial.host, [channel.Stop(trial.id, trial.attempt, command.grace)]
+
+    def _say(self, host: str, messages: list[channel.ToKeeper]) -> None:
+        link = self._links.get(host)
+        if link is None:
+            return
+        for message in messages:
+            if isinstance(message, channel.Launch):
+                trial = self.state.trial(message.number)
+                if not trial.active or trial.attempt != message.attempt:
+                    continue  # it was given up meanwhile
+                self._heard[trial.number] = self.clock.monotonic()
+            link.send(message)
 
     def _launch(self, number: int) -> channel.Launch:
         state = self.state
@@ -432,7 +463,9 @@ class Engine:
                     reduce(past, decode(row))
             return past.queues.news
 
-        return await asyncio.to_thread(fold)
+        past = await asyncio.to_thread(fold)
+        point("resume.history")
+        return past
 
     # -- running --------------------------------------------------------------------------------------------------
     async def run(self, services: list[TrainingService]) -> None:
@@ -463,6 +496,7 @@ class Engine:
             if self._silence is not None:
                 tasks.start_soon(self._watch_silence, self._silence, name="silence")
             await self._write()
+            point("engine.shutdown")
             self._tuner.shutdown()
             grace = microseconds(settings.stop_grace) / 1_000_000
             for link in self._links.values():

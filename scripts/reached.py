@@ -19,7 +19,7 @@ WHAT = {
     "logs": ("logs of events that don't fit", "tests/fuzz/run_fuzz.py logs --count N"),
     "engine-kills-8-live": ("kills of an engine with 8 live trials", "tests/crash/run_engine.py kills --count N"),
     "engine-adopt-64-live": ("kill-and-adopt rounds under 64 trials", "tests/crash/run_engine.py adopt --live 64"),
-    "simulation": ("simulated histories", "tests/simulation/run.py --seeds N"),
+    "simulation": ("events in simulated histories with faults", "tests/simulation/run.py --seeds N"),
 }
 
 

@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 
+from ..trial_sdk.crash_point import VARIABLE
 from ..trial_sdk.keeper import read_lock
 
 START_TIMEOUT = 30.0  # seconds for a keeper to come up
@@ -106,7 +107,7 @@ class Local:
         env = {  # the user's, without what marks a trial when this runs inside one
             name: value
             for name, value in os.environ.items()
-            if name == "TUNE_HOME" or not name.startswith(("TUNE_", "NNI_"))
+            if name in ("TUNE_HOME", VARIABLE) or not name.startswith(("TUNE_", "NNI_"))
         }
         command = [sys.executable, "-P", "-m", "tune.trial_sdk.keeper", os.fspath(self._folder)]
         command += ["--lease", str(self._lease), "--grace", str(self._grace), "--ready-fd", str(ready_fd)]

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from . import channel, wire
+from .crash_point import point
 from .launches import NAME, SpoolReader
 from .peers import Connection, Key, Launch, log
 
@@ -110,6 +111,7 @@ class Forwarder:
                     reader.limit = reader.offset  # nothing whole is left
             else:
                 first, data = taken
+                point("keeper.read")
                 self.in_flight += len(data)
                 self.say(channel.Reports(*launch.key, reader.process, first, data))
                 if reader.unacked < PROCESS_WINDOW:

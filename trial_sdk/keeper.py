@@ -47,6 +47,7 @@ import msgspec
 from msgspec import Struct
 
 from . import channel, process_tree, wire
+from .crash_point import VARIABLE, point
 from .forwarding import Forwarder
 from .launches import NAME
 from .machine import Machine, Socket
@@ -286,6 +287,7 @@ class Keeper:
             self.forward.say(channel.LaunchFailed(*key, f"{path}: {error.strerror}"))
             return
         launch = Launch(*key, path, self.machine)
+        point("keeper.made")
         launch.told = True
         self.launches[key] = launch
         try:
@@ -316,12 +318,14 @@ class Keeper:
             raise OSError(0, str(error), message.command) from None
         finally:
             os.close(alive)
+        point("keeper.spawned")
         launch.piped = True
         launch.tree.waiter = self.machine.processes.read(pid)
         self._watch_pid(launch, pid)
 
     def _environment(self, launch: Launch, message: channel.Launch) -> dict[str, str]:
         env = {name: value for name, value in os.environ.items() if name not in message.unset}
+        env.pop(VARIABLE, None)  # the keeper's own, and no trial's
         env.update(message.env)
         if message.path:
             env["PATH"] = message.path + os.pathsep + env.get("PATH", os.defpath)
@@ -506,6 +510,7 @@ class Keeper:
             return
         if any(reader.limit is None or reader.offset < reader.limit for reader in launch.spools.values()):
             return
+        point("keeper.exited")
         launch.exited_said = True
         folder = launch.folder
         ended = folder.time("exit") or folder.time("lost") or self.machine.wall()
@@ -540,12 +545,15 @@ class Keeper:
             self._note(launch, "reason", reason)
         for connection in list(launch.connections):
             connection.send(wire.StopNotice())
+        begun = self.machine.monotonic()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(launch.started.wait(), max(0.05, launch.kill_at - self.machine.monotonic()))
         if launch.failed:
             return
         tree = launch.tree
         termed = {(process.pid, process.start) for process in tree.signal(signal.SIGTERM)}
+        launch.kill_at += self.machine.monotonic() - begun  # the grace counts from TERM
+        point("keeper.termed")
         pause = 0.005
         while self.machine.monotonic() < launch.kill_at:
             if not launch.folder.held() and not tree.group_lives():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from . import values, wire
+from . import crash_point, values, wire
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -184,11 +184,13 @@ def report_final_result(metric: object) -> None:
         return
     process = _here()
     number = process.append("F", text)
+    crash_point.point("trial.spooled")
     with process.wire:
         recorded = process.link().wait_recorded(number, SILENCE)
         _state.stopping |= process.link().stopping
     if not recorded:
         process.sync()
+    crash_point.point("trial.recorded")
 
 
 def should_stop() -> bool:

@@ -55,14 +55,14 @@ MUTANTS = [
         "a waiting process is not answered again", f"{_SHELL}._trial_waits", "if sender is not None and", "if False and"
     ),
     Mutant(
-        "a Probe tells what is not durable yet",
-        f"{_SHELL}._plan",
-        "functools.partial(self._carry_out, command, self._recorded(command))",
-        "lambda command=command: self._carry_out(command, self._recorded(command))",
+        "a command tells what is not durable yet",
+        f"{_SHELL}._carry_out",
+        "functools.partial(self._say, host, messages)",
+        "lambda: self._say(*self._said(command))",
     ),
     Mutant("every launch is attempt 0", f"{_SHELL}._launch", "trial.attempt,", "0,"),
     Mutant("every launch begins with phase 0", f"{_SHELL}._launch", "open_phase(state, trial) or 0", "0"),
-    Mutant("answers are the first phase's", f"{_SHELL}._carry_out", "trial.phases[phase]", "trial.phases[0]"),
+    Mutant("answers are the first phase's", f"{_SHELL}._said", "trial.phases[phase]", "trial.phases[0]"),
     Mutant("nothing is planned at the start", f"{_SHELL}.run", "self._plan()\n", "pass\n"),
     Mutant("no deadline is armed", f"{_SHELL}._arm", "if due is not None:", "if False:"),
     Mutant("a resume keeps the epoch", f"{_SHELL}._replayed", "state.epoch + 1", "max(state.epoch, 1)"),
@@ -74,10 +74,8 @@ MUTANTS = [
         "return past.queues.news[:-1]",
     ),
     Mutant("the tuner hears of nothing new", f"{_SHELL}._feed", "if news and", "if False and"),
-    Mutant(
-        "a lost launch is not asked for", f"{_SHELL}._carry_out", "link.send(channel.Probe(*launch,", "str((*launch,"
-    ),
-    Mutant("a lost launch is not ended", f"{_SHELL}._carry_out", "link.send(channel.Stop(*launch,", "str((*launch,"),
+    Mutant("a lost launch is not asked for", f"{_SHELL}._said", "channel.Probe(*launch, self._recorded(command)),", ""),
+    Mutant("a lost launch is not ended", f"{_SHELL}._said", "channel.Stop(*launch, command.grace),", ""),
     # -- decide -------------------------------------------------------------------------------------------------------
     Mutant(
         "no dedup",

@@ -14,6 +14,12 @@ def test_a_history_keeps_the_promises(seed: int) -> None:
     assert outcome.events > 50
 
 
+def test_a_command_tells_of_nothing_that_is_not_durable() -> None:
+    """A launch that was queued for one attempt once went out as the next one, whose LAUNCH was not yet on disk."""
+    outcome = World(settings_of(30439, hosts=2, events=300)).run()
+    assert not outcome.violations, "REPRO: just simulate --seed 30439 --hosts 2 --events 300"
+
+
 def test_the_same_seed_is_the_same_history() -> None:
     for seed in (3, 8):
         first, second = (World(settings_of(seed, hosts=2, events=150)).run() for _ in range(2))
