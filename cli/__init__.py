@@ -30,9 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if arguments is None:
             import signal
 
+            from .interrupts import SIGNALS, early
+
             # TERM is Ctrl-C; a shell starts what ends in & with INT ignored, and one that is sent counts all the same
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            for number in SIGNALS:
+                signal.signal(number, early)
         # not list(...): once it is imported, the verb `list` is what that name means here
         code = _run(sys.argv[1:] if arguments is None else [*arguments])
         sys.stdout.flush()

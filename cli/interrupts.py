@@ -13,6 +13,17 @@ from types import FrameType, TracebackType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_early: list[int] = []
+
+
+def early(number: int, frame: FrameType | None) -> None:
+    """What a signal does until an `Interrupts` is entered: `KeyboardInterrupt`, and it is remembered.
+
+    Python drops an exception that strikes inside a callback of its own (of the import system, say): such a Ctrl-C
+    would be lost, and the next `Interrupts` counts it.
+    """
+    _early.append(number)
+    raise KeyboardInterrupt
 
 
 class Interrupts:
@@ -30,6 +41,9 @@ class Interrupts:
         for number in SIGNALS:
             self._before[number] = signal.getsignal(number)
         self.take()
+        for number in _early:
+            self._struck(number, None)
+        _early.clear()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 
 import pytest
 
-from tune.cli.interrupts import Interrupts
+from tune.cli.interrupts import Interrupts, early
 
 
 def test_they_are_counted_and_the_descriptor_tells() -> None:
@@ -40,3 +41,14 @@ def test_they_are_taken_back_from_somebody_else() -> None:
         interrupts.take()
         os.kill(os.getpid(), signal.SIGINT)
         assert interrupts.count == 1
+
+
+def test_one_that_came_before_and_was_lost_counts() -> None:
+    with contextlib.suppress(KeyboardInterrupt):  # as Python does it in a callback of its own
+        early(signal.SIGINT, None)
+    with Interrupts() as interrupts:
+        assert interrupts.count == 1
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.check()
+    with Interrupts() as interrupts:
+        assert interrupts.count == 0

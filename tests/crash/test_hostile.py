@@ -88,7 +88,7 @@ def hostile(bench: Bench, mark: str, tree: str, pause: float = 0.02) -> Experime
     """An experiment of two such trials, running, their trees complete."""
     source = TREES[tree].replace("MARK", mark).replace("PAUSE", str(pause)) + REST
     experiment = bench.experiment(
-        trial_command=bench.script(source), max_trial_number=2, trial_concurrency=2, stop_grace="300ms"
+        trial_command=bench.script(source), max_trial_number=2, trial_concurrency=2, stop_grace="0.3s"
     )
     experiment.start()
     experiment.until(lambda state: state.metrics == 2)

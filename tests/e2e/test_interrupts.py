@@ -59,7 +59,7 @@ def test_ctrl_c_while_create_follows(bench: Bench, moment: float) -> None:
 
 @pytest.mark.parametrize("moment", [0.0, 0.3, 0.6, 0.9])
 def test_ctrl_c_while_resume_follows_and_then_it_goes_on(bench: Bench, moment: float) -> None:
-    experiment = bench.experiment(trial_command=bench.fake(steps=20, sleep=0.05), max_trial_number=2)
+    experiment = bench.experiment(trial_command=bench.fake(steps=80, sleep=0.05), max_trial_number=2)
     experiment.start()
     experiment.until(lambda state: state.metrics > 0)
     experiment.kill_engine()
