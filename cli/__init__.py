@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         code = 1
     if arguments is None:
-        _leave()
+        _leave(code)
     return code
 
 
@@ -104,8 +104,12 @@ def _complain(message: str, hint: str | None) -> None:
         note(f"  {line}")
 
 
-def _leave() -> None:
-    """The process ends now: what was said is out, and nothing that still comes changes the exit code."""
+def _leave(code: int) -> None:
+    """The process ends now: what was said is out, and nothing that still comes changes the exit code.
+
+    An interrupted one ends at once: when a KeyboardInterrupt has passed through `exec` of a text (which making a
+    dataclass is), Python ends by signal 2 later on, although it was caught.
+    """
     import os
     import signal
 
@@ -116,3 +120,5 @@ def _leave() -> None:
             stream.flush()
         except BrokenPipeError:  # nobody reads (`tune list | head -1`): no complaint, also not at the interpreter's end
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    if code == INTERRUPTED:
+        os._exit(code)

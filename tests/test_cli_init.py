@@ -141,3 +141,16 @@ def test_nobody_reads_what_is_printed(tmp_path: Path) -> None:
         assert reading.stdin is not None
         reading.stdin.close()
     assert writing is not None and writing.stderr == "" and writing.returncode == 1
+
+
+def test_an_interrupt_inside_generated_code_ends_with_130_too(tmp_path: Path) -> None:
+    """Python itself would end by signal 2: it remembers a KeyboardInterrupt that came through `exec` of a text."""
+    (tmp_path / "struck.py").write_text(
+        "import sys, tune.cli\n"
+        "def run(arguments): exec('raise KeyboardInterrupt')\n"
+        "tune.cli._run = run\n"
+        "sys.exit(tune.cli.main())\n"
+    )
+    command = [sys.executable, "-m", "struck"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
