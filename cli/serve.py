@@ -14,8 +14,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 from typing import TextIO
 
 import msgspec
@@ -48,11 +49,11 @@ def run_foreground(
     return _run(serve(folder, actor, updates, on_started, on_fact))
 
 
-def _run(main: asyncio.Future[State] | object) -> State:
+def _run(main: Coroutine[Any, Any, State]) -> State:
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(main)  # type: ignore[arg-type]
+        return runner.run(main)
 
 
 async def serve(
