@@ -73,6 +73,9 @@ class Config(Struct, frozen=True, kw_only=True):
     debug: bool = False
     log_level: str = "info"
     optimize_mode: Literal["maximize", "minimize"] = "maximize"
+    objectives: dict[str, Literal["maximize", "minimize"]] = {}  # by metric key; empty: one, the result itself
+    constraints: list[str] = []  # conditions on parameters (engine/constraints.py)
+    outcome_constraints: list[str] = []  # conditions on the keys of a final result
     tuner: Algorithm = Algorithm(name="TPE")
     assessor: Algorithm | None = None
     training_service: TrainingService = TrainingService()

@@ -26,8 +26,20 @@ OptimizeMode: TypeAlias = Literal["maximize", "minimize"]
 
 
 @dataclass(frozen=True, slots=True)
+class Objective:
+    """One of several things to optimise: a key of the dict that a trial reports."""
+
+    key: str
+    mode: OptimizeMode
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
-    """One request for parameters. Asking again after `Wait` is the same number with the next attempt."""
+    """One request for parameters. Asking again after `Wait` is the same number with the next attempt.
+
+    `max_trial_number` (None: no limit) and `trial_concurrency` are the experiment's limits as far as the tuner has
+    observed them; `objectives` is empty unless the experiment has several.
+    """
 
     number: int
     attempt: int
@@ -38,6 +50,9 @@ class Ask:
     space_version: int
     seed: int  # the experiment's
     waiting: int = 0  # how many more asks stand behind this one
+    objectives: tuple[Objective, ...] = ()
+    max_trial_number: int | None = None
+    trial_concurrency: int = 1
 
     def generator(self, seed: int | None = None) -> np.random.Generator:
         """A fresh generator of its own for this ask: Philox keyed by (seed, number, attempt)."""
@@ -105,6 +120,9 @@ class Ended(Struct, frozen=True, tag="Ended", array_like=True):
 
     completed: `value` is its finite final result, observed as soon as it was reported. stopped: early, `value` is its
     last finite intermediate or None. failed: no finite result. cancelled: its point counts as taken, without a value.
+
+    `values`: with several objectives, the finite number of each in the config's order (`value` is the first); else
+    empty. `violation`: by how much the result fails the outcome constraints; 0.0 when it meets them, and finite.
     """
 
     seq: int
@@ -112,6 +130,8 @@ class Ended(Struct, frozen=True, tag="Ended", array_like=True):
     phase: int
     outcome: Outcome
     value: float | None = None
+    values: list[float] = []
+    violation: float = 0.0
 
 
 class Imported(Struct, frozen=True, tag="Imported", array_like=True):
@@ -130,14 +150,23 @@ class SpaceChanged(Struct, frozen=True, tag="SpaceChanged", array_like=True):
     space: dict[str, Any]
 
 
-Observation: TypeAlias = Suggested | Reported | Ended | Imported | SpaceChanged
+class LimitsChanged(Struct, frozen=True, tag="LimitsChanged", array_like=True):
+    """The experiment's limits are others now; the tuner sees them in its asks, and gets no fact of its own."""
+
+    seq: int
+    trial_concurrency: int
+    max_trial_number: int | None
+
+
+Observation: TypeAlias = Suggested | Reported | Ended | Imported | SpaceChanged | LimitsChanged
 
 
 class Tuner(Protocol):
     """Proposes parameters. Asks are serial; every answer is observed (as Suggested) before the next ask.
 
     Class attributes, all with these defaults when missing: `observes = "results"` (or "intermediates"),
-    `deterministic = True`, and `refuse(space) -> str | None`, a static method that says why it can't search a space.
+    `deterministic = True`, `multi_objective = False` (True: it may be asked with several objectives), and
+    `refuse(space) -> str | None`, a static method that says why it can't search a space.
     """
 
     def suggest(self, ask: Ask) -> Suggestion | Wait | Exhausted:

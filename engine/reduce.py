@@ -39,7 +39,7 @@ from .events import (
     TunerError,
     Update,
 )
-from .plugins import Ended, Imported, Outcome, Reported, SpaceChanged, Suggested
+from .plugins import Ended, Imported, LimitsChanged, Outcome, Reported, SpaceChanged, Suggested
 from .state import Best, HostState, OpenAsk, Phase, Sender, State, Trial
 
 _json: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
@@ -196,6 +196,9 @@ def _update(state: State, fact: Fact, event: Update) -> None:
     state.config = replace(state.settings, **changes)
     if "max_experiment_duration" in changes:
         state.time_up = False
+    if state.tell and ("trial_concurrency" in changes or "max_trial_number" in changes):
+        limits = state.settings
+        state.queues.news.append(LimitsChanged(fact.seq, limits.trial_concurrency, limits.max_trial_number))
     if state.status == "NO_MORE_TRIAL" or (state.status == "DONE" and state.engine_pid):
         state.status, state.reason = "RUNNING", ""
     if event.search_space:

@@ -25,12 +25,15 @@ import difflib
 import itertools
 import math
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias, TypeGuard, cast
 
 import msgspec
+
+from . import constraints as condition
+from .constraints import Constraint, ConstraintError
 
 Cell: TypeAlias = int | float
 
@@ -46,6 +49,8 @@ KINDS = (
     *("normal", "qnormal", "lognormal", "qlognormal", "layer_choice", "input_choice"),
 )
 MAX_DEPTH = 64  # of the JSON of a search space
+MAX_CONSTRAINTS = 100
+SAMPLES = 10_000  # draws for one point that meets the constraints
 EXACT = 2**53  # up to here floats count integers without a gap
 
 
@@ -275,11 +280,18 @@ class Param:
 
 
 class Space:
-    """A parsed search space; immutable. `raw` is what it was read from, `params` the tree, parents before children."""
+    """A parsed search space; immutable. `raw` is what it was read from, `params` the tree, parents before children.
 
-    def __init__(self, raw: dict[str, Any], params: tuple[Param, ...]) -> None:
+    `constraints` are conditions on its points: `contains` and `allows` know them, `sample` meets them; `size`, `point`,
+    `draw` and `assemble` speak of the space without them.
+    """
+
+    def __init__(
+        self, raw: dict[str, Any], params: tuple[Param, ...], constraints: tuple[Constraint, ...] = ()
+    ) -> None:
         self.raw = raw
         self.params = params
+        self.constraints = constraints
         self.roots = tuple(p.index for p in params if p.parent is None)
         self.by_key: Mapping[str, Param] = {p.key: p for p in params}
 
@@ -303,7 +315,19 @@ class Space:
                 pass
         except _Outside as outside:
             return str(outside)
-        return None
+        broken = self.broken(parameters)
+        return f"the constraint {broken.text!r} is not met" if broken is not None else None
+
+    def broken(self, parameters: Mapping[str, Any]) -> Constraint | None:
+        """The first constraint that a point of the space does not meet; None when it meets all."""
+        if not self.constraints:
+            return None
+        scope = scope_of(parameters)
+        return next((one for one in self.constraints if not one.holds(scope)), None)
+
+    def allows(self, parameters: Mapping[str, Any]) -> bool:
+        """Whether a point of the space meets every constraint."""
+        return self.broken(parameters) is None
 
     def flatten(self, parameters: Mapping[str, Any], extras: Collection[str] = ()) -> dict[str, Any]:
         """The active parameters' values by key; of a nested choice the branch's name. `ValueError` when outside."""
@@ -331,8 +355,17 @@ class Space:
         return self._draw(self.roots, choose)
 
     def sample(self, random: Callable[[], float]) -> dict[str, Any]:
-        """A point of the prior: each active parameter takes one u in [0, 1) from `random`, in order."""
-        return self.draw(lambda param: param.from_unit(random()))
+        """A point of the prior: each active parameter takes one u in [0, 1) from `random`, in order.
+
+        With constraints, the first of up to `SAMPLES` such points that meets them; `SpaceError` when none does.
+        """
+        for _ in range(SAMPLES):
+            point = self.draw(lambda param: param.from_unit(random()))
+            if not self.constraints or self.allows(point):
+                return point
+        raise SpaceError(
+            [f"none of {SAMPLES} random points meets the constraints {[c.text for c in self.constraints]}"]
+        )
 
     def point(self, number: int) -> dict[str, Any]:
         """Point `number` of a countable space, 0 <= number < size; the last parameter changes fastest."""
@@ -416,8 +449,32 @@ class Space:
                 raise _Outside(f"{prefix}{name}: not in the search space, which has {_short(sorted(names))}")
 
 
-def parse(raw: Mapping[str, Any]) -> Space:
-    """The space that a JSON object describes; `SpaceError` with every fault in it."""
+def scope_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What a constraint sees of a point: its active parameters by name, of a nested choice the branch's name.
+
+    A child is seen by its own name too; where a name stands on several levels, the outer one is meant.
+    """
+    scope: dict[str, Any] = {}
+    levels = [parameters]
+    while levels:
+        below: list[Mapping[str, Any]] = []
+        for level in levels:
+            for name, value in level.items():
+                if _is_object(value) and "_name" in value:
+                    below.append({key: one for key, one in value.items() if key != "_name"})
+                    value = value["_name"]
+                elif _is_object(value) and "_idx" in value and "_value" in value:
+                    value = value["_value"]
+                scope.setdefault(name, value)
+        levels = below
+    return scope
+
+
+def parse(raw: Mapping[str, Any], constraints: Sequence[str] = ()) -> Space:
+    """The space that a JSON object describes, under these conditions; `SpaceError` with every fault in them.
+
+    A fault of a condition begins with `constraints:`.
+    """
     if not isinstance(raw, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]  # it comes from a file
         raise SpaceError([f"the search space is {_kind_of(raw)}, an object of parameters is allowed"])
     if _too_deep(raw):
@@ -426,7 +483,24 @@ def parse(raw: Mapping[str, Any]) -> Space:
     reader.group(raw, "", None, None)
     if reader.errors:
         raise SpaceError(reader.errors)
-    return Space(cast("dict[str, Any]", _plain(raw)), tuple(cast("Param", param) for param in reader.params))
+    params = tuple(cast("Param", param) for param in reader.params)
+    return Space(cast("dict[str, Any]", _plain(raw)), params, _conditions(constraints, params))
+
+
+def _conditions(texts: Sequence[str], params: tuple[Param, ...]) -> tuple[Constraint, ...]:
+    names = {param.name for param in params}
+    errors: list[str] = []
+    found: list[Constraint] = []
+    if len(texts) > MAX_CONSTRAINTS:
+        raise SpaceError([f"constraints: there are {len(texts)}; allowed: {MAX_CONSTRAINTS}"])
+    for text in texts:
+        try:
+            found.append(condition.parse(text, names))
+        except ConstraintError as error:
+            errors.append(f"constraints: {error}")
+    if errors:
+        raise SpaceError(errors)
+    return tuple(found)
 
 
 class _Reader:

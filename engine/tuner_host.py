@@ -43,7 +43,18 @@ from .host_wire import (
     from_host,
     read_to_host,
 )
-from .plugins import Ask, Exhausted, Observation, Reported, SpaceChanged, Stopped, Suggestion, Wait
+from .plugins import (
+    Ask,
+    Exhausted,
+    LimitsChanged,
+    Objective,
+    Observation,
+    Reported,
+    SpaceChanged,
+    Stopped,
+    Suggestion,
+    Wait,
+)
 from .space import Space, SpaceError, parse
 
 EXTRAS = ("TRIAL_BUDGET", "load_checkpoint_dir", "save_checkpoint_dir")
@@ -75,6 +86,9 @@ class Host:
         self._users = False  # the tuner is a class of the user's own: any space, any JSON object
         self._seed = 0
         self._space = Space({}, ())
+        self._constraints: list[str] = []
+        self._objectives: tuple[Objective, ...] = ()
+        self._limits = LimitsChanged(0, 1, None)
         self._seen = 0
 
     def handle(self, message: ToHost) -> Iterator[FromHost]:
@@ -94,6 +108,9 @@ class Host:
         try:
             config = decode(message.config)
             self._seed, self._users = config.seed, config.tuner.is_users
+            self._constraints = config.constraints
+            self._objectives = tuple(Objective(key, mode) for key, mode in config.objectives.items())
+            self._limits = LimitsChanged(0, config.trial_concurrency, config.max_trial_number)
             self._space = self._parsed(config.search_space)
             self._tuner = _made("tuner", "suggest", config.tuner, config)
             self._assessor = self._made_assessor(config)
@@ -124,7 +141,7 @@ class Host:
 
     def _parsed(self, raw: Mapping[str, Any]) -> Space:
         try:
-            return parse(raw)
+            return parse(raw, self._constraints)
         except SpaceError:
             if not self._users:
                 raise
@@ -145,6 +162,9 @@ class Host:
                     yield verdict
 
     def _take(self, fact: Observation) -> None:
+        if isinstance(fact, LimitsChanged):
+            self._limits, self._seen = fact, fact.seq
+            return
         if isinstance(fact, SpaceChanged):
             self._space = self._parsed(fact.space)
         if self._tuner is self._assessor:
@@ -180,6 +200,9 @@ class Host:
             space_version=message.space_version,
             seed=self._seed,
             waiting=message.waiting,
+            objectives=self._objectives,
+            max_trial_number=self._limits.max_trial_number,
+            trial_concurrency=self._limits.trial_concurrency,
         )
         try:
             answer = self._tuner.suggest(ask)

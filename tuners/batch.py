@@ -34,6 +34,8 @@ class Batch:
             return f"Batch takes exactly one parameter, a choice of objects; found {len(raw)}: {', '.join(space.raw)}"
         if len(space.params) > 1:
             return "Batch takes a choice of objects; this is a nested choice, whose branches have parameters"
+        if space.constraints:
+            return "Batch takes no constraints: it tries exactly what is listed"
         wrong = [item for item in raw[0]["_value"] if not isinstance(item, Mapping)]
         return f"Batch takes a choice of objects; {wrong[0]!r} is none" if wrong else None
 

@@ -46,7 +46,7 @@ class GridSearch:
                 break
             while self._number < count:
                 point = grid.point(self._level, self._number)
-                if point not in self._taken:
+                if point not in self._taken and ask.space.allows(point):
                     return Suggestion(point, decision={"rule": "grid", "level": self._level, "number": self._number})
                 self._number += 1
             self._level, self._number = self._level + 1, 0

@@ -44,7 +44,10 @@ class Random:
 
 
 def untaken(space: Space, taken: Collection[Cells], generator: np.random.Generator) -> dict[str, Any] | None:
-    """A point of the prior that is not taken, or None: all are, or a thousand draws found no other."""
+    """A point of the prior that is not taken, or None: all are, or a thousand draws found no other.
+
+    It meets the space's constraints.
+    """
     size = space.size
     if not space.params:
         return {}
@@ -59,6 +62,6 @@ def untaken(space: Space, taken: Collection[Cells], generator: np.random.Generat
     start = int(generator.random() * size)  # few are left: the first free one from a random place on
     for number in range(size):
         point = space.point((start + number) % size)
-        if space.cells(point) not in taken:
+        if space.cells(point) not in taken and space.allows(point):
             return point
     return None

@@ -90,7 +90,7 @@ class TPE:
         seen: dict[str, Any] = {"observed": len(table.ranking), "candidates": len(order)}
         for place in order.tolist():
             point, cells = table.axes.point(candidates[place])
-            if cells not in table.taken:
+            if cells not in table.taken and ask.space.allows(point):
                 return Suggestion(point, decision={"rule": "tpe", "score": round(float(score[place]), 6), **seen})
         return Suggestion(self._random(ask.space, table, generator), decision={"rule": "all candidates taken", **seen})
 

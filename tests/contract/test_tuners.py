@@ -101,6 +101,22 @@ FINITE: dict[str, dict[str, Any]] = {
     },
 }
 
+CONSTRAINED: list[tuple[dict[str, Any], list[str]]] = [
+    (
+        {"batch": choice(16, 32, 64), "width": number("randint", 8, 4096), "lr": number("loguniform", 1e-4, 1)},
+        ["batch * width <= 16384", "not (batch == 16 and lr > 0.1)"],
+    ),
+    (
+        {
+            "opt": choice({"_name": "sgd", "lr": number("uniform", 0, 1)}, {"_name": "adam", "b": choice(1, 2, 3)}),
+            "x": number("uniform", -1, 1),
+            "n": number("quniform", 0, 1, 0.25),
+        },
+        ["lr + x >= 0.5", "b != 2", "n in [0.25, 0.5]"],
+    ),
+    ({"x": number("uniform", 0, 1), "y": number("uniform", 0, 1)}, ["x + y <= 0.5"]),
+]
+
 CHANGES = [
     (MIXED, {**MIXED, "features": choice(128, 64), "lr": number("loguniform", 1e-3, 1)}),
     ({"x": number("uniform", 0, 1)}, {"x": number("uniform", 0.5, 2), "y": number("uniform", 0, 1)}),
@@ -317,6 +333,19 @@ class TestTuner:
             if isinstance(answer, Suggestion):
                 assert outside(name, space, answer) is None
                 run.end()
+
+    @pytest.mark.parametrize("name", TUNERS)
+    def test_every_answer_meets_the_constraints(self, name: str) -> None:
+        for raw, texts in CONSTRAINED:
+            space = parse(raw, texts)
+            if not accepts(name, space):
+                continue
+            run = Run(tuner(name), space)
+            run.mixed(40, concurrency=4)
+            answers = [answer for _, _, answer in run.asked if isinstance(answer, Suggestion)]
+            assert answers
+            for answer in answers:
+                assert outside(name, space, answer) is None
 
     @pytest.mark.parametrize(("name", "which"), cases(FINITE, dedups=True))
     def test_a_finite_space_ends_and_nothing_comes_twice(self, name: str, which: str) -> None:
