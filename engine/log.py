@@ -122,6 +122,7 @@ UPCAST: dict[tuple[str, int], Callable[[str], str]] = {}
 """(kind, version) -> a pure function from a body of that version to one of the next; tried until none fits."""
 
 _UNREADABLE = (sqlite3.Error, UnicodeDecodeError)  # SQLite's messages can quote a damaged file
+_UNMADE = "the log is just being made, or its engine died as it made it"
 _logger = logging.getLogger(__name__)
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(Row).decode
@@ -549,7 +550,7 @@ def has_begun(path: Path) -> bool:
     try:
         Reader(path).close()
     except LogMissing:
-        for suffix in ("-wal", "-shm", ""):
+        for suffix in ("-wal", "-shm", "", "-journal"):  # without its journal the file might look like a damaged log
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         return False
     return True
@@ -635,10 +636,13 @@ class Reader:
             [application] = connection.execute("PRAGMA application_id").fetchone()
             [version] = connection.execute("PRAGMA user_version").fetchone()
             if not (entries or application or version or made):
-                raise LogMissing("the log is just being made, or its engine died as it made it")
+                raise LogMissing(_UNMADE)
             _check_schema(entries, application, version)
         except _UNREADABLE as error:
             connection.close()
+            # before it is a WAL a file has a rollback journal, which a reader may not play back
+            if not made and getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY_ROLLBACK:
+                raise LogMissing(_UNMADE) from error
             raise _translated(error, None) from error
         except BaseException:
             connection.close()

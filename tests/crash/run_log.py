@@ -68,6 +68,23 @@ def kills(count: int, seed: int, **control: bool) -> Iterator[str]:
             shutil.rmtree(folder)
 
 
+def makings(seed: int) -> Iterator[str]:
+    """Kill a writer at each single call of making a log and of its first events; the next one must get going."""
+    what = ON_WRITE | ON_SYNC | ON_TRUNCATE | ON_OPEN | ON_UNLINK
+    with Writer() as writer:
+        for n, part in itertools.product(range(1, 60), (0, 1, 512)):
+            folder = room()
+            job: dict[str, object] = {"folder": str(folder), "seed": seed, "events": 3, "made": False, "acked": 0}
+            killed = writer.run(**job, fault={"what": what, "n": n, "error": KILL, "part": part})
+            acked = acknowledged(folder)
+            said = writer.run(**{**job, "made": acked is not None, "acked": acked or 0})
+            wrong = killed.get("unexpected") or said.get("unexpected") or said.get("error") or ""
+            wrong = wrong or wrong_with_log(folder / "events.db", acknowledged(folder))
+            if wrong:
+                yield f"killed at call {n} (part {part}) of its making: {wrong}"
+            shutil.rmtree(folder)
+
+
 # -- power cuts -------------------------------------------------------------------------------------------------------
 def recording(writer: Writer, seed: int, **job: object) -> list[power_cut.Op]:
     """What a writer of several lives wrote: made, closed well and badly, opened again."""

@@ -39,6 +39,11 @@ def test_P1_a_killed_writer_loses_nothing_that_was_promised() -> None:
 
 
 @shimmed
+def test_P10_a_writer_killed_at_any_call_of_making_a_log_is_followed_by_one_that_gets_going() -> None:
+    nothing(run_log.makings(SEED))
+
+
+@shimmed
 @pytest.mark.parametrize("control", ["early", "no dedup"])
 def test_P1_control_wrong_writers_are_caught_by_kills(control: str) -> None:
     wrong = run_log.kills(150, SEED, early=True) if control == "early" else run_log.kills(30, SEED, dedup=False)

@@ -26,7 +26,7 @@ from typing import Any
 
 from tune.engine import log as module
 from tune.engine.events import Row
-from tune.engine.log import Log, LogDamaged, LogError, LogIO, LogMissing, Reader
+from tune.engine.log import Log, LogError, LogIO, LogMissing, Reader, has_begun
 from tune.trial_sdk.spool import Spool
 
 ON_WRITE, ON_SYNC, ON_TRUNCATE, ON_OPEN, ON_UNLINK, ON_READ = 1, 2, 4, 8, 16, 32
@@ -124,12 +124,6 @@ def number_of(body: str) -> int:
 
 
 # -- the child --------------------------------------------------------------------------------------------------------
-def _remove(folder: Path) -> None:
-    """Take away the log that was not even made."""
-    for file in folder.glob("events.*"):
-        file.unlink()
-
-
 async def _write_log(job: dict[str, Any], say: dict[str, Any], acks: int) -> None:
     """Append reports 1, 2, 3 ... in batches; a report is a row whose body holds its number."""
     path = Path(job["folder"]) / "events.db"
@@ -148,10 +142,8 @@ async def _write_log(job: dict[str, Any], say: dict[str, Any], acks: int) -> Non
                     epoch, number = row.epoch, number_of(row.body)
                 last = reader.last
             log = await Log.open(path, create=False, expect=last, on_full=waited.append, retry=0.001)
-        except (LogMissing, LogDamaged) as error:
-            if isinstance(error, LogDamaged) and (error.first_bad_seq is not None or job.get("made", True) or life):
-                raise
-            _remove(Path(job["folder"]))
+        except LogMissing:
+            assert not has_begun(path)
             log = await Log.open(path, create=True, on_full=waited.append, retry=0.001)
             os.write(acks, b"0\n")
             job["made"] = True
