@@ -44,9 +44,12 @@ def check(
 
 
 def samples(config: Config) -> list[dict[str, Any]]:
-    """Three points of the search space, the same ones each time; none of a space that only its tuner can read."""
+    """Three points of the search space that meet its constraints, the same ones each time.
+
+    None of a space that only its tuner can read.
+    """
     try:
-        space = parse(config.search_space)
+        space = parse(config.search_space, config.constraints)
     except SpaceError:
         return []
     draw = random.Random(config.seed).random
@@ -55,7 +58,11 @@ def samples(config: Config) -> list[dict[str, Any]]:
 
 def as_toml(content: dict[str, Any]) -> list[str]:
     """A config as TOML; what is not given is left out."""
-    plain = {key: value for key, value in content.items() if value is not None}
+    plain: dict[str, Any] = {
+        key: value for key, value in content.items() if value not in (None, [], {}) or key == "search_space"
+    }
+    if "objectives" in plain:  # they say it for each
+        plain.pop("optimize_mode", None)
     tables = ("search_space", "tuner", "assessor", "training_service")
     lines = [f"{key} = {_value(value)}" for key, value in plain.items() if key not in tables]
     for name in tables:

@@ -26,7 +26,10 @@ def export(
     format: Annotated[Format | None, Parameter(help="Left out: that of the file's suffix, else csv.")] = None,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"], help="File to write; else stdout.")] = None,
 ) -> None:
-    """Write one row for each result: trial, phase, status, parameters, value, intermediate."""
+    """Write one row for each result: trial, phase, status, parameters, value, intermediate, values, violation, final.
+
+    A table (csv) has the last three only where the experiment has several objectives or outcome constraints.
+    """
     chosen = format or _by_suffix(output)
     with opened(id) as experiment:
         rows = views.rows(experiment.state)
@@ -70,9 +73,15 @@ def write(path: Path, data: bytes) -> None:
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    flat = [views.flat(row) for row in rows]
-    names = dict.fromkeys(name for row in flat for name in row if name.split(".")[0] == "parameters")
-    heads = ["trial", "phase", "status", *names, "value", "intermediate"]
+    shown = ["trial", "phase", "status", "parameters", "value", "intermediate"]
+    shown += [name for name in ("values", "violation") if any(row[name] is not None for row in rows)]
+    shown += ["final"] if len(shown) > 6 else []
+    flat = [views.flat({name: row[name] for name in shown if row[name] is not None}) for row in rows]
+    tables = {
+        name: list(dict.fromkeys(column for row in flat for column in row if column.split(".")[0] == name))
+        for name in ("parameters", "values", "final")
+    }
+    heads = [column for name in shown for column in tables.get(name, [name])]
     text = io.StringIO()
     writer = csv.DictWriter(text, heads, restval="", lineterminator="\n")
     writer.writeheader()

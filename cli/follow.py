@@ -20,9 +20,21 @@ from ..engine.errors import TuneError
 from ..engine.events import Fact, Metric, TrialEnd
 from ..engine.home import Folder
 from ..engine.requests import AskStop
-from ..engine.state import State, Trial
+from ..engine.state import Phase, State, Trial
 from .interrupts import Interrupts
-from .reading import emit, json_text, note, number_text, printable, printable_lines, say_json, span
+from .reading import (
+    emit,
+    infeasible_text,
+    json_text,
+    no_best_text,
+    note,
+    number_text,
+    printable,
+    printable_lines,
+    result_text,
+    say_json,
+    span,
+)
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -190,12 +202,20 @@ def conclude(state: State, folder: Folder, interrupted: bool, json: bool) -> int
 
 
 def last_line(state: State) -> str:
-    """`DONE best 0.961 trial 7 {...}`; an experiment that paused or failed says why instead."""
+    """`DONE best 0.961 trial 7 {...}`; an experiment that paused or failed says why instead.
+
+    With several objectives `DONE pareto 3 trials 7 2 11`, the best in the first objective first.
+    """
     if state.status in ("PAUSED", "ERROR"):
         return f"{state.status}: {next(iter(printable_lines(state.reason)), '') or 'no reason given'}"
+    front = views.pareto(state) or []
+    if front and not front[0]["violation"]:
+        several = state.settings.multi_phase
+        trials = [f"{one['trial']}/{one['phase']}" if several else str(one["trial"]) for one in front]
+        return f"{state.status} pareto {len(front)} trials {' '.join(trials)}"
     best = views.best(state)
     if best is None:
-        return f"{state.status} no result"
+        return f"{state.status} {no_best_text(state).replace(' yet', '', 1)}"
     phase = f" phase {best['phase']}" if state.settings.multi_phase else ""
     value = views.to_json(best["value"]).decode()
     return f"{state.status} best {value} trial {best['trial']}{phase} {json_text(best['parameters'])}"
@@ -203,15 +223,21 @@ def last_line(state: State) -> str:
 
 def trial_line(state: State, one: Trial) -> str:
     """An ended trial on one line: number, status, result, parameters, and why when there is something to say."""
-    values = [phase.value for phase in one.phases if phase.value is not None]
-    better = min if state.settings.optimize_mode == "minimize" else max
-    result = "-" if not values else views.to_json(better(values)).decode()
+    best = _best_phase(state, one)
+    several = best is not None and best.values
+    result = result_text(state, best) if best is None or several else views.to_json(best.value).decode()
     of = f" of {len(one.phases)} phases" if state.settings.multi_phase else ""
-    phase = next((each for each in one.phases if values and each.value == better(values)), None)
-    phase = phase or (one.phases[-1] if one.phases else None)
+    phase = best or (one.phases[-1] if one.phases else None)
     parameters = "" if phase is None else f" {json_text(views.phase_parameters(phase))}"
-    reason = next(iter(printable_lines(views.reason(state, one))), "")
+    reason = next(iter(printable_lines(views.reason(state, one))), "") or infeasible_text(best)
     return f"trial {one.number} {one.status} {result}{of}{parameters}" + (f"  ({reason})" if reason else "")
+
+
+def _best_phase(state: State, one: Trial) -> Phase | None:
+    """Of a trial's phases the first with its best result; None without one."""
+    sign = 1.0 if state.settings.optimize_mode == "minimize" else -1.0
+    counted = [(phase.violation, sign * phase.value, phase) for phase in one.phases if phase.value is not None]
+    return min(counted, key=lambda each: each[:2], default=(0.0, 0.0, None))[2]
 
 
 # -- screens ----------------------------------------------------------------------------------------------------------
@@ -318,8 +344,11 @@ def frame(state: State, results: list[float], last: str, lasted_us: int, columns
         ("trials", f"{len(state.made)}{of}: {', '.join(parts)}"),
     ]
     best = views.best(state)
-    if best is None:
-        lines.append(("best", "no result yet"))
+    if state.front and not state.front[0].violation:
+        lines.append(("best", f"{len(state.front)} results on the Pareto front"))
+        lines.append(("", ", ".join(_spread(state))))
+    elif best is None:
+        lines.append(("best", no_best_text(state)))
     else:
         lines.append(("best", f"{number_text(best['value'])}  trial {best['trial']}"))
         lines.append(("", json_text(best["parameters"])))
@@ -334,6 +363,15 @@ def frame(state: State, results: list[float], last: str, lasted_us: int, columns
     ]
     lines += [("warning", printable(text)) for text in state.warnings[-2:]]
     return [(label, text if len(text) <= room else text[: room - 1] + "…") for label, text in lines]
+
+
+def _spread(state: State) -> list[str]:
+    """From where to where the Pareto front goes in each objective."""
+    columns = zip(*(one.values for one in state.front), strict=True)
+    return [
+        f"{printable(key)} {number_text(min(column))} to {number_text(max(column))}"
+        for key, column in zip(state.settings.objectives, columns, strict=True)
+    ]
 
 
 def _spark_line(state: State, results: list[float], room: int) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..engine import home
 from ..engine.errors import TuneError
-from .reading import Json, moment, note, number_text, opened_at, printable, say, say_json, table
+from .reading import Json, best_text, moment, note, opened_at, printable, say, say_json, table
 
 
 def list(*, json: Json = False) -> None:
@@ -26,7 +26,7 @@ def list(*, json: Json = False) -> None:
                         folder.id,
                         word,
                         f"{len(state.made)}{of}",
-                        number_text(state.best and state.best.value),
+                        best_text(state),
                         moment(state.created_us),
                         printable(seen["name"] or ""),
                     )
@@ -46,7 +46,7 @@ def list(*, json: Json = False) -> None:
 
 def _unreadable(folder: home.Folder, error: TuneError) -> dict[str, Any]:
     """A status object that says only what is known without the log."""
-    unknown = ("counts", "best", "optimize_mode", "max_trial_number", "trial_concurrency", "port")
+    unknown = ("counts", "best", "optimize_mode", "max_trial_number", "trial_concurrency", "port", "pareto")
     known = {
         "id": folder.id,
         "name": None,

@@ -20,8 +20,9 @@ from cyclopts import Parameter
 
 from ..engine import home, views
 from ..engine.client import View, engine_pid
+from ..engine.constraints import ABSENT
 from ..engine.errors import TuneError, UsageError
-from ..engine.state import State, Trial
+from ..engine.state import Phase, State, Trial
 
 Reference: TypeAlias = Annotated[
     str | None,
@@ -155,6 +156,59 @@ def number_text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return printable(value) if isinstance(value, str) else json_text(value)
+
+
+def result_text(state: State, phase: Phase | None) -> str:
+    """A counted result for people: its number, or `accuracy=0.9,latency=3` with several objectives; "-" for none."""
+    if phase is None or phase.value is None:
+        return "-"
+    pairs = zip(state.settings.objectives, phase.values, strict=False)
+    several = ",".join(f"{printable(key)}={number_text(value)}" for key, value in pairs)
+    return several or number_text(phase.value)
+
+
+def infeasible_text(phase: Phase | None) -> str:
+    """What to say of a result that fails the outcome constraints; "" for one that does not."""
+    if phase is None or phase.value is None or not phase.violation:
+        return ""
+    if phase.violation == ABSENT:
+        return "fails the outcome constraints: it lacks a number that they ask for"
+    return f"fails the outcome constraints by {number_text(phase.violation)}"
+
+
+def best_text(state: State) -> str:
+    """The best result in a few characters: its number, or how large the Pareto front is; "-" for none."""
+    if state.settings.objectives:
+        return f"{len(state.front)} on the front" if state.front else "-"
+    return number_text(state.best and state.best.value)
+
+
+def no_best_text(state: State) -> str:
+    """Why there is no best result, or none on the Pareto front that meets the outcome constraints."""
+    found = views.nearest(state)
+    if found is None:
+        return "no result yet"
+    number, phase = found
+    return f"no feasible result yet: trial {number} comes nearest, it {infeasible_text(phase)}"
+
+
+def front_table(state: State) -> None:
+    """The Pareto front as a table to stdout, or why there is none."""
+    front = views.pareto(state) or []
+    if not front or front[0]["violation"]:
+        say(no_best_text(state))
+    if not front:
+        return
+    keys = [printable(key) for key in state.settings.objectives]
+    rows = [
+        (
+            f"{one['trial']}/{one['phase']}" if state.settings.multi_phase else str(one["trial"]),
+            *map(number_text, one["values"].values()),
+            json_text(one["parameters"]),
+        )
+        for one in front
+    ]
+    table(("TRIAL", *keys, "PARAMETERS"), rows, right=range(1 + len(keys)))
 
 
 def moment(wall_us: int) -> str:

@@ -66,7 +66,7 @@ def resume(
 
 def is_over(state: State, updates: AskUpdate | None) -> bool:
     """Whether a DONE experiment has nothing left to do under these limits. The state is not to be used afterwards."""
-    if state.status != "DONE":
+    if state.status != "DONE" or (state.ready and not state.time_up):  # a trial was added since
         return False
     limits: dict[str, Any] = {}
     if updates is not None and updates.max_trial_number is not None:

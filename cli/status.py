@@ -8,6 +8,7 @@ from .reading import (
     Reference,
     json_text,
     moment,
+    no_best_text,
     number_text,
     opened,
     printable,
@@ -50,9 +51,13 @@ def _lines(experiment: Opened, seen: dict[str, object]) -> list[tuple[str, str]]
     of = "" if settings.max_trial_number is None else f" of {settings.max_trial_number}"
     lines.append(("Trials", f"{len(state.made)}{of}{': ' if counted else ''}{counted}"))
     lines.append(("", f"{settings.trial_concurrency} at a time; tuner {printable(settings.tuner.title)}"))
-    best = state.best
-    if best is None:
-        lines.append(("Best", "no result yet"))
+    best, front = state.best, state.front
+    if front and not front[0].violation:
+        modes = ", ".join(f"{printable(key)} ({mode})" for key, mode in settings.objectives.items())
+        lines.append(("Best", f"{len(front)} results on the Pareto front of {modes}"))
+        lines.append(("", f"see them with tune best {seen['id']}"))
+    elif best is None:
+        lines.append(("Best", no_best_text(state)))
     else:
         phase = f" phase {best.phase}" if settings.multi_phase else ""
         lines.append(("Best", f"{number_text(best.value)} ({settings.optimize_mode}) trial {best.trial}{phase}"))

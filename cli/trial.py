@@ -1,29 +1,48 @@
-"""`tune trial kill`: ends single trials of a running experiment."""
+"""`tune trial kill` ends single trials of a running experiment, `tune trial add` queues ones with your parameters."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from ..engine.client import ask
+from ..engine.client import ask, write_offline
 from ..engine.errors import TuneError, UsageError
-from ..engine.requests import AskKill, Refused
-from .reading import actor, find_trial, note, opened, say
+from ..engine.points import gate, read
+from ..engine.requests import AskKill, AskTrial, Refused
+from .reading import actor, find_trial, note, opened, printable, say
+
+_EXAMPLES = {
+    "kill": "Give their numbers or ids, e.g. tune trial kill 3 5",
+    "add": "Give their parameters, e.g. tune trial add '{\"lr\": 0.1}'",
+}
 
 
 def trial(
-    action: Annotated[Literal["kill"], Parameter(help="What to do with them.")],
+    action: Annotated[Literal["kill", "add"], Parameter(help="kill: end trials; add: queue new ones.")],
     /,
-    *trials: Annotated[str, Parameter(help="Numbers or ids of the trials.")],
+    *trials: Annotated[
+        str,
+        Parameter(help="To kill: numbers or ids. To add: parameters as a JSON object, or @FILE with one or a list."),
+    ],
     id: Annotated[
         str | None, Parameter(help="Id of the experiment. Left out: the only running one, else the newest.")
     ] = None,
 ) -> int:
-    """End trials: TERM, and KILL after the experiment's stop_grace. They end as USER_CANCELED."""
+    """End trials: TERM, and KILL after the experiment's stop_grace; they end as USER_CANCELED. Or queue new ones.
+
+    An added trial has a number like any other and counts for max_trial_number. It runs before those that the tuner
+    proposes; of an experiment that does not run, with its next resume.
+    """
     if not trials:
-        raise UsageError(f"tune trial {action}: which trials?", "Give their numbers or ids, e.g. tune trial kill 3 5")
-    with opened(id) as experiment:
+        raise UsageError(f"tune trial {action}: which trials?", _EXAMPLES[action])
+    return _kill(trials, id) if action == "kill" else _add(trials, id)
+
+
+def _kill(trials: tuple[str, ...], reference: str | None) -> int:
+    with opened(reference) as experiment:
         folder, state = experiment.folder, experiment.state
         found = {one.number: one for one in (find_trial(state, text) for text in trials)}  # all, before any is ended
     refused = 0
@@ -39,3 +58,41 @@ def trial(
             refused += 1
             note(f"error: {error}")
     return 1 if refused else 0
+
+
+def _add(given: tuple[str, ...], reference: str | None) -> int:
+    texts = [text for one in given for text in _read(one)]
+    with opened(reference) as experiment:
+        folder, settings = experiment.folder, experiment.state.settings
+    why_not = gate(settings)
+    for text in texts:  # all, before any is added
+        reason = why_not(json.loads(text))
+        if reason is not None:
+            raise UsageError(f"{text[:200]} is outside the search space: {reason}")
+    running = True
+    for added, text in enumerate(texts):
+        request = AskTrial(actor(), text)
+        try:
+            running = ask(folder, request)
+            if not running:
+                write_offline(folder, request)
+        except Refused as error:
+            raise TuneError(str(error), f"{added} of {len(texts)} were added." if len(texts) > 1 else None) from error
+        say(f"queued: {printable(text)}")
+    if not running:
+        say(f"No engine runs for experiment {folder.id}; what is queued runs with: tune resume {folder.id}")
+    return 0
+
+
+def _read(given: str) -> list[str]:
+    """The JSON texts of the parameters in an argument; `UsageError` when it holds none."""
+    text = given
+    if given.startswith("@"):
+        try:
+            text = Path(given[1:]).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{given[1:]} can't be read: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        return read(text)
+    except ValueError as error:
+        raise UsageError(f"{given[:200]}: {error}", _EXAMPLES["add"]) from error

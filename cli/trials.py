@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from ..engine import views
 from ..engine.state import State, Trial
 from .reading import (
     Json,
     Reference,
+    infeasible_text,
     json_text,
-    number_text,
     opened,
     printable_lines,
+    result_text,
     say,
     say_json,
     shortened,
@@ -56,20 +56,21 @@ def show(state: State, now_us: int) -> None:
 
 def _row(state: State, one: Trial, now_us: int) -> tuple[str, ...]:
     phase = one.phases[-1] if one.phases else None
-    result: Any = None
+    result, counted = "-", None
     if phase is not None:
         # the last result that counts; of a running phase its last intermediate one
-        result = next((each.value for each in reversed(one.phases) if each.value is not None), None)
-        if result is None and phase.intermediate:
+        counted = next((each for each in reversed(one.phases) if each.value is not None), None)
+        result = result_text(state, counted)
+        if counted is None and phase.intermediate:
             result = f"({phase.intermediate[-1]:.6g})"
     ended = one.ended_us if one.over else now_us
     lasted = span(ended - one.started_us) if one.started_us and one.status != "WAITING" else "-"
-    reason = next(iter(printable_lines(views.reason(state, one))), "")
+    reason = next(iter(printable_lines(views.reason(state, one))), "") or infeasible_text(counted)
     return (
         str(one.number),
         one.id,
         one.status,
-        number_text(result),
+        result,
         lasted,
         json_text(views.phase_parameters(phase)) if phase is not None else "-",
         reason,

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from ..engine import config_file
 from ..engine.client import ask, write_offline
-from ..engine.config import Algorithm, seconds
+from ..engine.config import Config, seconds
 from ..engine.errors import TuneError, UsageError
 from ..engine.requests import AskUpdate, Refused
 from .reading import Reference, actor, opened, printable, say
@@ -31,7 +31,7 @@ def update(
     check_limits(concurrency, max_trials, duration)
     with opened(id) as experiment:
         folder, settings = experiment.folder, experiment.state.settings
-    space = None if search_space is None else read_space(search_space, settings.tuner)
+    space = None if search_space is None else read_space(search_space, settings)
     request = AskUpdate(actor(), concurrency, max_trials, duration, space)
     try:
         running = ask(folder, request)
@@ -53,25 +53,30 @@ def update(
         say(f"No engine runs for experiment {folder.id}; it goes on with: tune resume {folder.id}")
 
 
-def read_space(path: Path, tuner: Algorithm) -> str:
-    """The JSON text of the search space in a file, checked for this tuner; `UsageError` with every fault."""
+def read_space(path: Path, settings: Config) -> str:
+    """The JSON text of the search space in a file, checked for this experiment; `UsageError` with every fault."""
     source = config_file.read(path)
     if not config_file.is_table(source.data):
         raise UsageError(f"{path}: a search space is an object of parameters")
-    if not tuner.is_users:
-        _check_space(path, source.data, tuner)
+    if not settings.tuner.is_users or settings.constraints:
+        _check_space(path, source.data, settings)
     return msgspec.json.encode(source.data).decode()
 
 
-def _check_space(path: Path, raw: dict[str, Any], tuner: Algorithm) -> None:
+def _check_space(path: Path, raw: dict[str, Any], settings: Config) -> None:
+    from ..engine.points import unmet
     from ..engine.registry import tuner_class
     from ..engine.space import SpaceError, parse
 
+    tuner = settings.tuner
     try:
-        space = parse(raw)
+        space = parse(raw, settings.constraints)
     except SpaceError as error:
         raise UsageError("\n".join(f"{path}: search_space: {text}" for text in error.errors)) from error
-    refuse = getattr(tuner_class(tuner.name), "refuse", None)
+    why = unmet(space) if space.constraints else None
+    if why is not None:
+        raise UsageError(f"{path}: {why}: {', '.join(settings.constraints)}")
+    refuse = None if tuner.is_users else getattr(tuner_class(tuner.name), "refuse", None)
     reason = refuse(space) if callable(refuse) else None
     if reason:
         raise UsageError(f"{path}: {tuner.name} can't search this space: {reason}")

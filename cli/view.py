@@ -5,7 +5,18 @@ from __future__ import annotations
 from ..engine.views import phase_parameters
 from .create import Port, check_flags
 from .follow import spark
-from .reading import Json, Reference, json_text, number_text, opened, printable_lines, say, say_json, table
+from .reading import (
+    Json,
+    Reference,
+    json_text,
+    number_text,
+    opened,
+    printable_lines,
+    result_text,
+    say,
+    say_json,
+    table,
+)
 from .status import show
 
 _SHOWN = 15
@@ -21,14 +32,15 @@ def view(id: Reference = None, /, *, port: Port = None, json: Json = False) -> N
             return
         say("VIEWED (read-only)")
         show(experiment)
-        made = experiment.state.made
+        state = experiment.state
+        made = state.made
         values = [phase.value for one in made for phase in one.phases if phase.value is not None]
         if len(values) > 1:
             say(f"{'Results':<12}{spark(values[-60:])}  {number_text(min(values))} to {number_text(max(values))}")
         if made:
             say()
             if len(made) > _SHOWN:
-                say(f"the last {_SHOWN} of {len(made)} trials; tune trials {experiment.state.id} shows them all")
+                say(f"the last {_SHOWN} of {len(made)} trials; tune trials {state.id} shows them all")
             rows: list[tuple[str, ...]] = []
             for one in made[-_SHOWN:]:
                 phase = one.phases[-1] if one.phases else None
@@ -36,7 +48,7 @@ def view(id: Reference = None, /, *, port: Port = None, json: Json = False) -> N
                     (
                         str(one.number),
                         one.status,
-                        number_text(phase.value) if phase is not None else "-",
+                        result_text(state, phase),
                         spark(list(phase.intermediate[-_POINTS:])) if phase is not None else "",
                         json_text(phase_parameters(phase)) if phase is not None else "-",
                         next(iter(printable_lines(one.reason)), ""),

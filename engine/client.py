@@ -13,7 +13,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from ..trial_sdk.crash_point import VARIABLE
 from ..trial_sdk.wire import Framer, WireError, decode, frame
@@ -30,6 +30,7 @@ from .state import State
 
 _running: list[subprocess.Popen[bytes]] = []
 _ODD = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+_AT_ONCE = 200  # requests that are put before the first is answered
 START_TIMEOUT = 120.0  # seconds until an engine must have started; the replay of a huge log is in there
 
 
@@ -194,6 +195,26 @@ def ask(folder: Folder, *requests: PersonsRequest) -> bool:
         try:
             for request in requests:
                 await client.ask(request)
+        finally:
+            await client.close()
+        return True
+
+    return asyncio.run(main())
+
+
+def ask_all(folder: Folder, requests: Sequence[PersonsRequest]) -> bool:
+    """Have a running engine do these in their order, many in one commit; False when none runs.
+
+    `Refused` when one can't be done; those after it may be done all the same.
+    """
+
+    async def main() -> bool:
+        client = await Client.connect(folder)
+        if client is None:
+            return False
+        try:
+            for first in range(0, len(requests), _AT_ONCE):
+                await asyncio.gather(*map(client.ask, requests[first : first + _AT_ONCE]))
         finally:
             await client.close()
         return True

@@ -76,6 +76,7 @@ class Config(Struct, frozen=True, kw_only=True):
     objectives: dict[str, Literal["maximize", "minimize"]] = {}  # by metric key; empty: one, the result itself
     constraints: list[str] = []  # conditions on parameters (engine/constraints.py)
     outcome_constraints: list[str] = []  # conditions on the keys of a final result
+    initial_parameters: list[dict[str, Any]] = []  # of the first trials, in their order
     tuner: Algorithm = Algorithm(name="TPE")
     assessor: Algorithm | None = None
     training_service: TrainingService = TrainingService()

@@ -16,7 +16,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,11 @@ def resolve(config: Config) -> Config:
 
 # -- one value --------------------------------------------------------------------------------------------------------
 class _Wrong(Exception):
-    """A value that can't be: what was found, and what is allowed."""
+    """A value that can't be: what was found, and what is allowed; `inside` leads to a part of the value."""
+
+    def __init__(self, text: str, *inside: str | int) -> None:
+        super().__init__(text)
+        self.inside = inside
 
 
 def _shown(value: Any) -> str:
@@ -149,6 +153,34 @@ def _indices(value: Any) -> list[int]:
     return list(found)
 
 
+def _each(check: Callable[[Any], Any], what: str) -> Callable[[Any], list[Any]]:
+    def check_all(value: Any) -> list[Any]:
+        if not is_list(value):
+            raise _Wrong(f"found {_shown(value)}; allowed: a list of {what}")
+        for index, one in enumerate(value):
+            try:
+                check(one)
+            except _Wrong as wrong:
+                raise _Wrong(str(wrong), index, *wrong.inside) from None
+        return value
+
+    return check_all
+
+
+def _objectives(value: Any) -> dict[str, str]:
+    modes: dict[str, str] = {}
+    for key, mode in _table(value).items():
+        try:
+            _text(key)
+            modes[key] = _MODE(mode)
+        except _Wrong as wrong:
+            raise _Wrong(str(wrong), key) from None
+    if len(modes) < 2:
+        few = "1 objective" if modes else "no objective"
+        raise _Wrong(f"found {few}; allowed: two or more keys of a result (for one: leave it out, set optimize_mode)")
+    return modes
+
+
 def _not_yet_if_true(value: Any) -> bool:
     if _switch(value):
         raise _Wrong("found true: not yet; allowed: false")
@@ -161,6 +193,7 @@ def _gpus(value: Any) -> int:
     return 0
 
 
+_MODE = _one_of("maximize", "minimize")
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "experiment_name": _text,
     "search_space": _table,
@@ -185,7 +218,11 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "python": _text,
     "debug": _switch,
     "log_level": _one_of("trace", "debug", "info", "warning", "error", "fatal"),
-    "optimize_mode": _one_of("maximize", "minimize"),
+    "optimize_mode": _MODE,
+    "objectives": _objectives,
+    "constraints": _each(_text, "conditions on parameters"),
+    "outcome_constraints": _each(_text, "conditions on results"),
+    "initial_parameters": _each(_table, "tables of parameters"),
     "experiment_working_directory": _text,
     "experiment_type": _text,
     "tuner": _table,
@@ -299,7 +336,7 @@ class _Reader:
             self.places[("tuner",)] = self.places[("advisor",)]
         tuner = self.algorithm("tuner", values.pop("tuner", None), values) or Algorithm(name="TPE")
         assessor = self.algorithm("assessor", values.pop("assessor", None), values)
-        mode = self.mode(values.pop("optimize_mode", None), tuner)
+        mode = self.mode(values.pop("optimize_mode", None), tuner, values.get("objectives"))
         space = self.space(values.pop("search_space", None), values.pop("search_space_file", None))
         if not self.given("trial_command"):
             self.wrong((), "trial_command is missing; it is the shell command that runs one trial")
@@ -393,7 +430,7 @@ class _Reader:
             try:
                 values[name] = checks[name](found.value)
             except _Wrong as wrong:
-                self.wrong(self.places[(*above, name)], str(wrong))
+                self.wrong((*self.places[(*above, name)], *wrong.inside), str(wrong))
         return values
 
     def unknown(self, place: Place, allowed: list[str]) -> None:
@@ -503,9 +540,19 @@ class _Reader:
             known["platform"] = match.lower()
         return TrainingService(**known)
 
-    def mode(self, given: str | None, tuner: Algorithm) -> str:
-        """What is better, larger or smaller: the tuner's argument, the field, NNI's default for its file, maximize."""
+    def mode(self, given: str | None, tuner: Algorithm, objectives: Mapping[str, str] | None) -> str:
+        """What is better, larger or smaller: the tuner's argument, the field, NNI's default for its file, maximize.
+
+        With several objectives it is the first one's.
+        """
         said_by_tuner = tuner.class_args.get("optimize_mode")
+        if objectives:
+            twice = "found beside objectives, which say it for each; allowed: one of them"
+            if given is not None:
+                self.wrong(self.place("optimize_mode"), twice)
+            if said_by_tuner is not None and not tuner.is_users:
+                self.wrong(self.place("tuner", "class_args", "optimize_mode"), twice)
+            return next(iter(objectives.values()))
         if said_by_tuner is not None:
             try:
                 chosen = _CHECKS["optimize_mode"](said_by_tuner)
@@ -599,9 +646,13 @@ class _Reader:
             self.wrong(self.place("trial_code_directory"), f"{config.trial_code_directory} is no folder")
         tuner, tuner_class = self.plugin("tuner", config.tuner)
         assessor = config.assessor and self.plugin("assessor", config.assessor)[0]
-        if tuner_class is not None:
-            self.check_space(config.search_space, tuner, tuner_class)
-        return msgspec.structs.replace(config, tuner=tuner, assessor=assessor)
+        mode = next(iter(config.objectives.values()), config.optimize_mode)
+        config = msgspec.structs.replace(config, tuner=tuner, assessor=assessor, optimize_mode=mode)
+        self.check_space(config, tuner_class)
+        self.check_results(config, tuner_class)
+        if not self.errors:
+            self.check_initial(config)
+        return config
 
     def plugin(self, kind: registry.Kind, chosen: Algorithm) -> tuple[Algorithm, type[Any] | None]:
         """The tuner or assessor with its name as it is written, and its class unless that is the user's own."""
@@ -626,20 +677,78 @@ class _Reader:
                 self.wrong(self.place(kind, "class_args"), str(error) or type(error).__name__)
         return msgspec.structs.replace(chosen, name=name), cls
 
-    def check_space(self, raw: dict[str, Any], tuner: Algorithm, cls: type[Any]) -> None:
-        """The rules of the search space, and what this tuner can't search."""
+    def check_space(self, config: Config, cls: type[Any] | None) -> None:
+        """The rules of the search space and its constraints, and what this tuner can't search.
+
+        `cls` is None for a class of the user's own: it may have a space in its own words, on which nobody can check
+        constraints.
+        """
+        from .points import unmet
         from .space import SpaceError, parse
 
+        if cls is None and not config.constraints:
+            return
+        at, before = self.place("constraints"), len(self.errors)
         try:
-            space = parse(raw)
+            space = parse(config.search_space)
+            names = {param.name for param in space.params}
+            for index, text in enumerate(config.constraints):
+                self.condition((*at, index), text, names)
+            if config.constraints and len(self.errors) == before:
+                space = parse(config.search_space, config.constraints)
         except SpaceError as error:
             for text in error.errors:
-                self.space_wrong(str(text))
+                if text.startswith("constraints: "):
+                    self.wrong(at, text.removeprefix("constraints: "))
+                else:
+                    self.space_wrong(text)
+            return
+        if len(self.errors) > before:
             return
         refuse = getattr(cls, "refuse", None)
         reason = refuse(space) if callable(refuse) else None
         if reason:
-            self.space_wrong(f"{tuner.name} can't search this space: {reason}")
+            self.space_wrong(f"{config.tuner.title} can't search this space: {reason}")
+        elif config.constraints and (why := unmet(space)) is not None:
+            self.wrong(at, why)
+
+    def condition(self, place: Place, text: str, names: Collection[str] | None) -> None:
+        """Note what is wrong with a condition on these names; None: on any."""
+        from .constraints import ConstraintError, parse
+
+        try:
+            parse(text, names)
+        except ConstraintError as error:
+            self.wrong(place, str(error))
+
+    def check_results(self, config: Config, cls: type[Any] | None) -> None:
+        """The conditions on results, and whether this tuner takes several objectives."""
+        for index, text in enumerate(config.outcome_constraints):
+            self.condition((*self.place("outcome_constraints"), index), text, None)
+        if not config.objectives or cls is None or getattr(cls, "multi_objective", False):
+            return
+        able = ", ".join(filter(_takes_several, registry.names("tuner"))) or "none is installed"
+        self.wrong(
+            self.place("objectives"),
+            f"{config.tuner.name} takes one objective only; tuners that take several: {able}",
+        )
+
+    def check_initial(self, config: Config) -> None:
+        """The parameters of the first trials: points of the space, no more than there may be trials."""
+        from .points import gate
+
+        if not config.initial_parameters:
+            return
+        why_not = gate(config)
+        for index, parameters in enumerate(config.initial_parameters):
+            reason = why_not(parameters)
+            if reason is not None:
+                self.wrong((*self.place("initial_parameters"), index), f"outside the search space: {reason}")
+        for name in ("max_trial_number", "max_phase_number"):
+            most: int | None = getattr(config, name)
+            if most is not None and len(config.initial_parameters) > most:
+                found = f"found {len(config.initial_parameters)}; allowed: {most}, since {name} is {most}"
+                self.wrong(self.place("initial_parameters"), found)
 
     def space_wrong(self, text: str) -> None:
         """Note an error of the space at its parameter, whose name comes first in the text."""
@@ -649,6 +758,13 @@ class _Reader:
         parameter = re.split(r"[:./\[ ]", text, maxsplit=1)[0].strip("'\"`")
         before = f"{source.at((*above, parameter))}: " if source is not None else ""
         self.errors.append(f"{before}search_space: {text}")
+
+
+def _takes_several(tuner: str) -> bool:
+    try:
+        return bool(getattr(registry.find("tuner", tuner)[1], "multi_objective", False))
+    except UsageError:  # what can't be imported here can't be recommended
+        return False
 
 
 def _camel(name: str) -> str:

@@ -65,8 +65,8 @@ class Constraint:
         return min(found, ABSENT) if not math.isnan(found) else ABSENT
 
 
-def parse(text: str, allowed: Collection[str]) -> Constraint:
-    """The condition that a text says about the names in `allowed`; `ConstraintError` for anything else."""
+def parse(text: str, allowed: Collection[str] | None = None) -> Constraint:
+    """The condition that a text says about the names in `allowed`, or (None) about any; else `ConstraintError`."""
     if len(text) > MAX_LENGTH:
         raise ConstraintError(f"it has {len(text)} characters; allowed: {MAX_LENGTH}")
     try:
@@ -78,8 +78,8 @@ def parse(text: str, allowed: Collection[str]) -> Constraint:
     if len(nodes) > MAX_NODES:
         raise ConstraintError(f"{text[:40]!r}... has {len(nodes)} parts; allowed: {MAX_NODES}")
     names = frozenset(node.id for node in nodes if isinstance(node, ast.Name))
-    unknown = sorted(names - set(allowed))
-    if unknown:
+    unknown = sorted(names - set(allowed)) if allowed is not None else []
+    if allowed is not None and unknown:
         raise ConstraintError(f"{text!r} names {unknown[0]!r}; allowed: {', '.join(sorted(allowed)) or 'no name'}")
     return Constraint(text, names, _amount(tree.body, text, False))
 

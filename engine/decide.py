@@ -61,6 +61,7 @@ from .requests import (
     Suggests,
     TunerFailed,
 )
+from .space import SpaceError, parse
 from .state import State, Trial
 
 
@@ -172,6 +173,9 @@ def decide(state: State, request: Request, clock: int) -> list[Draft]:
             most = state.settings.max_trial_number
             if most is not None and len(state.trials) >= most:
                 raise Refused(f"max_trial_number is {most} and is reached: raise it first (tune update --max-trials)")
+            full = phase_limit(state, None)
+            if full:
+                raise Refused(f"{full}: no trial can be added")
             number = len(state.trials)
             return [
                 Draft(NewTrial(trial_id(state, number), "user"), number),
@@ -369,6 +373,7 @@ def _update(state: State, request: AskUpdate) -> list[Draft]:
     if request.search_space is not None:
         _object(request.search_space, "search space")
         space = _raw(request.search_space)
+        _constrained(state, request.search_space)
     if (
         request.trial_concurrency is None
         and request.max_trial_number is None
@@ -387,6 +392,17 @@ def _update(state: State, request: AskUpdate) -> list[Draft]:
             )
         )
     ]
+
+
+def _constrained(state: State, raw: str) -> None:
+    """Refuse a new search space of which the experiment's constraints can't speak."""
+    texts = state.settings.constraints
+    if not texts:
+        return
+    try:
+        parse(_json.decode(raw), texts)
+    except SpaceError as error:
+        raise Refused(f"the search space: {error.errors[0]}") from None
 
 
 def _asked(state: State, number: int, attempt: int) -> bool:

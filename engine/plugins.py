@@ -135,11 +135,13 @@ class Ended(Struct, frozen=True, tag="Ended", array_like=True):
 
 
 class Imported(Struct, frozen=True, tag="Imported", array_like=True):
-    """A result from elsewhere. `value` may be None: no finite number."""
+    """A result from elsewhere. `value` may be None: no finite number. `values`, `violation` as in `Ended`."""
 
     seq: int
     parameters: dict[str, Any]
     value: float | None
+    values: list[float] = []
+    violation: float = 0.0
 
 
 class SpaceChanged(Struct, frozen=True, tag="SpaceChanged", array_like=True):

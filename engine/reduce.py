@@ -14,7 +14,6 @@ from typing import Any, assert_never
 import msgspec
 from msgspec.structs import replace
 
-from ..trial_sdk.values import number as number_of
 from . import config as config_room
 from .events import (
     EngineStarted,
@@ -39,8 +38,9 @@ from .events import (
     TunerError,
     Update,
 )
+from .objectives import is_better, judge, step, with_result
 from .plugins import Ended, Imported, LimitsChanged, Outcome, Reported, SpaceChanged, Suggested
-from .state import Best, HostState, OpenAsk, Phase, Sender, State, Trial
+from .state import Best, HostState, OpenAsk, Phase, Ranked, Sender, State, Trial
 
 _json: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
@@ -81,11 +81,8 @@ def reduce(state: State, fact: Fact) -> None:
             _update(state, fact, event)
         case Import():
             state.imported += 1
-            value = number_of(bytes(event.value))
-            _tell(
-                state,
-                Imported(fact.seq, _json.decode(event.parameters), value if _finite(value) else None),
-            )
+            found = judge(state.settings, bytes(event.value))
+            _tell(state, Imported(fact.seq, _json.decode(event.parameters), *found))
         case Tick():
             state.clock = max(state.clock, event.clock)
             if event.reached == "max_experiment_duration":
@@ -331,8 +328,8 @@ def _metric(state: State, fact: Fact, event: Metric) -> None:
             phase.ignored = [*phase.ignored, event.value]
         return
     phase = trial.phases[event.phase]
-    value = number_of(bytes(event.value))
     if not event.final:
+        value = step(state.settings, bytes(event.value))
         series = phase.intermediate
         series.append(math.nan if value is None else value)
         if state.tell_intermediates:
@@ -340,14 +337,16 @@ def _metric(state: State, fact: Fact, event: Metric) -> None:
         return
     state.queues.dirty = True
     phase.final = event.value
-    if value is None or not math.isfinite(value):
+    value, values, violation = judge(state.settings, bytes(event.value))
+    if value is None:
         return
-    phase.value = value
-    best, sign = state.best, -1.0 if state.settings.optimize_mode == "minimize" else 1.0
-    if best is None or sign * value > sign * best.value:
+    phase.value, phase.values, phase.violation = value, values, violation
+    if values:
+        state.front = with_result(state.settings, state.front, Ranked(trial.number, event.phase, values, violation))
+    elif not violation and (state.best is None or is_better(state.settings, value, state.best.value)):
         state.best = Best(trial.number, event.phase, value)
     phase.told = True
-    _tell(state, Ended(fact.seq, trial.number, event.phase, "completed", value))
+    _tell(state, Ended(fact.seq, trial.number, event.phase, "completed", value, values, violation))
 
 
 def _trial_end(state: State, fact: Fact, trial: Trial, event: TrialEnd) -> None:
@@ -459,10 +458,6 @@ def _release_waiting(state: State) -> None:
         state.queues.answer.append(ask.sender)
         if state.queues.asked == number:
             state.queues.asked = 0
-
-
-def _finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
 
 
 def _tell(state: State, observation: Suggested | Ended | Imported | SpaceChanged) -> None:

@@ -25,7 +25,7 @@ import anyio
 import structlog
 from msgspec import Raw
 
-from ..trial_sdk import channel
+from ..trial_sdk import channel, values
 from ..trial_sdk.crash_point import point
 from . import config as config_room
 from .code_hash import CodeHash
@@ -50,7 +50,7 @@ from .plan import (
 from .plugins import Observation
 from .ports import Clock, LogWriter, Ports
 from .reduce import open_phase, reduce, sender_name
-from .requests import Due, Refused, Request, Silent
+from .requests import AskTrial, Due, Refused, Request, Silent
 from .state import State
 from .tuner_link import TunerLink
 
@@ -109,8 +109,7 @@ class Engine:
         log = await ports.create_log(folder.events, on_full)
         log.take(1)
         engine = cls(folder, log, State(), b"", ports.clock(), ports)
-        engine._begin(config)
-        engine._started(actor)
+        engine._begin(config, actor)
         await engine._commit()
         point("engine.started")
         return engine
@@ -128,8 +127,9 @@ class Engine:
         point("engine.locked")
         engine = await cls._replayed(folder, on_full, ports or Ports())
         if not engine.state.seq:  # its first engine died before the first commit
-            engine._begin(config_room.decode(folder.config.read_bytes()))
-        engine._started(actor)
+            engine._begin(config_room.decode(folder.config.read_bytes()), actor)
+        else:
+            engine._started(actor)
         engine._apply(updates)
         await engine._commit()
         point("engine.started")
@@ -167,9 +167,11 @@ class Engine:
             for draft in decide(self.state, request, self.clock.now()):
                 self._add(draft)
 
-    def _begin(self, config: Config) -> None:
+    def _begin(self, config: Config, actor: str) -> None:
         self._first_config = config_room.encode(config)
         self._add(Draft(Experiment(self.folder.id, Raw(self._first_config), config.seed)))
+        self._started(actor)
+        self._apply(AskTrial(actor, values.encode(parameters)) for parameters in config.initial_parameters)
 
     def _started(self, actor: str) -> None:
         versions = {

@@ -47,7 +47,9 @@ class Phase(Struct):
     ask: int
     intermediate: array[float] = msgspec.field(default_factory=lambda: array("d"))  # of the last attempt
     final: Raw | None = None  # the first final that was reported, as it was
-    value: float | None = None  # its number, when it is finite: then it is counted
+    value: float | None = None  # its number, when it is finite: then it is counted; of several objectives the first
+    values: list[float] = []  # with several objectives the number of each
+    violation: float = 0.0  # by how much it fails the outcome constraints
     ignored: list[Raw] = []  # later finals
     told: bool = False  # whether the tuner has observed the end of this phase
 
@@ -124,11 +126,20 @@ class HostState(Struct):
 
 
 class Best(Struct):
-    """The best counted result so far."""
+    """The best counted result so far that meets the outcome constraints."""
 
     trial: int
     phase: int
     value: float
+
+
+class Ranked(Struct, frozen=True):
+    """A result on the Pareto front: no other one is at least as good in everything."""
+
+    trial: int
+    phase: int
+    values: list[float]  # one for each objective
+    violation: float
 
 
 class Queues(Struct):
@@ -173,7 +184,8 @@ class State(Struct):
     next_ask: int = 1
     phases: int = 0
     counts: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(TRIAL_STATUSES, 0))
-    best: Best | None = None
+    best: Best | None = None  # None with several objectives
+    front: list[Ranked] = []  # with several objectives: the Pareto front, of infeasible ones while there are no others
     last_told: int = 0  # seq of the last fact that the tuner observes
     senders: dict[str, Sender] = {}
     hosts: dict[str, HostState] = {}

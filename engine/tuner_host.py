@@ -55,9 +55,9 @@ from .plugins import (
     Suggestion,
     Wait,
 )
+from .points import EXTRAS
 from .space import Space, SpaceError, parse
 
-EXTRAS = ("TRIAL_BUDGET", "load_checkpoint_dir", "save_checkpoint_dir")
 MAX_PARAMETERS = 1 << 20
 MAX_DECISION = 1 << 10
 _MAX_TRACEBACK = 8 << 10
@@ -143,7 +143,7 @@ class Host:
         try:
             return parse(raw, self._constraints)
         except SpaceError:
-            if not self._users:
+            if not self._users or self._constraints:
                 raise
             return Space(dict(raw), ())  # a space of the user's own kind: `raw` is all that is known of it
 
@@ -226,17 +226,16 @@ class Host:
         if not self._users:
             unknown = [key for key in extras if key not in EXTRAS]
             if unknown:
-                raise _Nonsense(f"the extras hold {unknown[0]!r}; allowed: {', '.join(EXTRAS)}")
+                raise _Nonsense(f"the extras hold {unknown[0]!r}; allowed: {', '.join(sorted(EXTRAS))}")
         try:
             text = values.encode({**answer.parameters, **extras})
         except ValueError as error:
             raise _Nonsense(f"the parameters are no JSON object: {error}") from error
         if len(text.encode()) > MAX_PARAMETERS:
             raise _Nonsense(f"the parameters are {len(text.encode())} bytes of JSON; allowed: {MAX_PARAMETERS}")
-        if not self._users:
-            outside = self._outside(msgspec.json.decode(text), extras)
-            if outside is not None:
-                raise _Nonsense(f"the parameters are outside the search space: {outside}")
+        outside = self._outside(msgspec.json.decode(text), extras)
+        if outside is not None:
+            raise _Nonsense(f"the parameters are outside the search space: {outside}")
         return Answered(
             message.number,
             message.attempt,
@@ -249,7 +248,13 @@ class Host:
         )
 
     def _outside(self, parameters: dict[str, Any], extras: Mapping[str, Any]) -> str | None:
-        """Why this is no point of the space. A tuner that maps points to other ones (Batch) has its own `contains`."""
+        """Why this is no point of the space. A tuner that maps points to other ones (Batch) has its own `contains`.
+
+        Of an answer of the user's own tuner only the constraints are asked for.
+        """
+        if self._users:
+            broken = self._space.broken(parameters)
+            return f"the constraint {broken.text!r} is not met" if broken is not None else None
         own: Callable[[Space, dict[str, Any]], str | None] | None = getattr(self._tuner, "contains", None)
         if own is not None:
             return own(self._space, {key: value for key, value in parameters.items() if key not in extras})
@@ -268,6 +273,8 @@ def _made(kind: registry.Kind, method: str, chosen: Algorithm, config: Config) -
         wrong = registry.check_arguments(cls, chosen.class_args)
         if wrong:
             raise TypeError(f"{kind}.class_args: {'; '.join(wrong)}")
+        if kind == "tuner" and config.objectives and not getattr(cls, "multi_objective", False):
+            raise TypeError(f"{chosen.class_name} does not say multi_objective = True: it takes one objective only")
     else:
         cls = registry.find(kind, chosen.name)[1]
     return registry.build(cls, chosen.class_args, config.optimize_mode)

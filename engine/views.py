@@ -54,11 +54,15 @@ def status(
         "max_trial_number": settings.max_trial_number,
         "trial_concurrency": settings.trial_concurrency,
         "port": port,
+        "pareto": pareto(state),
     }
 
 
 def best(state: State) -> dict[str, Any] | None:
-    """The best counted result, with the trial's number; None before there is one."""
+    """The best counted result, with the trial's number; None before there is one that meets the outcome constraints.
+
+    None with several objectives, which have a Pareto front instead.
+    """
     found = state.best
     if found is None:
         return None
@@ -70,6 +74,34 @@ def best(state: State) -> dict[str, Any] | None:
     }
 
 
+def pareto(state: State) -> list[dict[str, Any]] | None:
+    """The results that no other one beats in every objective, the best in the first objective first.
+
+    None with one objective. Of results that fail the outcome constraints, those that fail by the least, and only while
+    there is none that meets them.
+    """
+    objectives = state.settings.objectives
+    if not objectives:
+        return None
+    sign = -1.0 if state.settings.optimize_mode == "maximize" else 1.0
+    return [
+        {
+            "trial": one.trial,
+            "phase": one.phase,
+            "values": dict(zip(objectives, one.values, strict=True)),
+            "parameters": _value(state.trial(one.trial).phases[one.phase].parameters),
+            "violation": one.violation,
+        }
+        for one in sorted(state.front, key=lambda one: (sign * one.values[0], one.trial, one.phase))
+    ]
+
+
+def nearest(state: State) -> tuple[int, Phase] | None:
+    """The counted result that fails the outcome constraints by the least, and its trial's number; None without one."""
+    counted = ((one.number, phase) for one in state.made for phase in one.phases if phase.value is not None)
+    return min(counted, key=lambda pair: pair[1].violation, default=None)
+
+
 def trials(state: State, folder: Path) -> list[dict[str, Any]]:
     """All trials, by number. `folder` is the experiment's, in which the trials' output lies."""
     home = _path(folder / "trials")
@@ -78,7 +110,7 @@ def trials(state: State, folder: Path) -> list[dict[str, Any]]:
 
 def trial(state: State, one: Trial, home: str) -> dict[str, Any]:
     """One trial; `home` is the path of the folder `trials`."""
-    phases = [_phase(index, phase) for index, phase in enumerate(one.phases)]
+    phases = [_phase(state, index, phase) for index, phase in enumerate(one.phases)]
     if state.settings.multi_phase:
         parameters: Any = [phase["parameters"] for phase in phases]
         final: Any = [phase["final"] for phase in phases]
@@ -120,7 +152,7 @@ def reason(state: State, one: Trial) -> str:
                 parts.append(f"host {one.host} is DISCONNECTED" + (f": {host.reason}" if host.reason else ""))
             return "; ".join(parts)
         case "SUCCEEDED":
-            return one.reason or _warning(one)
+            return one.reason or _warning(state, one)
         case _:
             tail = stderr_tail(one)
             return f"{one.reason}\n{tail}" if tail else one.reason
@@ -138,15 +170,20 @@ def phase_parameters(phase: Phase) -> Any:
 
 
 def rows(state: State) -> list[dict[str, Any]]:
-    """What `tune export` writes: one row for each phase with a counted result, by trial and phase."""
+    """What `tune export` writes: one row for each phase with a counted result, by trial and phase.
+
+    `value` is None with several objectives, whose numbers are in `values`; `final` is the result as it was reported.
+    """
     return [
         {
             "trial": one.number,
             "phase": index,
             "status": one.status,
             "parameters": _value(phase.parameters),
-            "value": number(phase.value),
+            "value": None if phase.values else phase.value,
             "intermediate": series(phase.intermediate),
+            **_judged(state, phase),
+            "final": None if phase.final is None else _value(phase.final),
         }
         for one in state.made
         for index, phase in enumerate(one.phases)
@@ -194,21 +231,34 @@ def time(wall_us: int) -> str | None:
     return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
-def _phase(index: int, phase: Phase) -> dict[str, Any]:
+def _phase(state: State, index: int, phase: Phase) -> dict[str, Any]:
     return {
         "phase": index,
         "parameters": _value(phase.parameters),
         "intermediate": series(phase.intermediate),
         "final": None if phase.final is None else _value(phase.final),
         "final_ignored": [_value(value) for value in phase.ignored],
+        **_judged(state, phase),
     }
 
 
-def _warning(one: Trial) -> str:
+def _judged(state: State, phase: Phase) -> dict[str, Any]:
+    """A counted result's number for each of several objectives, and by how much it fails the outcome constraints."""
+    settings = state.settings
+    limited = bool(settings.outcome_constraints) and phase.value is not None
+    return {
+        "values": dict(zip(settings.objectives, phase.values, strict=True)) if phase.values else None,
+        "violation": phase.violation if limited else None,
+    }
+
+
+def _warning(state: State, one: Trial) -> str:
     if any(phase.value is not None for phase in one.phases):
         return ""
     if any(phase.final is not None for phase in one.phases):
-        return "warning: its final result is no finite number, so it does not count"
+        keys = state.settings.objectives
+        lacks = f"lacks a finite number for {' or '.join(keys)}" if keys else "is no finite number"
+        return f"warning: its final result {lacks}, so it does not count"
     return "warning: it reported no final result"
 
 

@@ -213,7 +213,8 @@ def read() -> Found:
     groups = {"people": persons}
     for who, module in (("tuner, assessor", tuner_link), ("trials, hosts", host_link), ("clock", shell)):
         code = Module(module)
-        groups[who] = [cls.__name__ for cls in code.made(code.tree.body, REQUESTS)]
+        made = [cls.__name__ for cls in code.made(code.tree.body, REQUESTS)]
+        groups[who] = [name for name in made if name not in persons]  # the shell asks for a config's first trials
     opened = Module(shell)
     found = Found(
         facts,

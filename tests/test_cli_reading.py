@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from cyclopts import App, CycloptsError
 from hypothesis import given
@@ -56,6 +57,12 @@ from tune.engine.events import (
 from tune.engine.lock import Lock
 from tune.engine.log import Log
 from tune.engine.requests import AskStop
+
+
+def settings(**fields: Any) -> Config:
+    """A config as it stands in a log."""
+    return Config(search_space=SPACE, trial_command="true", trial_code_directory="/tmp", **fields)
+
 
 START = 1_700_000_000_000_000
 SPACE = {"lr": {"_type": "uniform", "_value": [0, 1]}}
@@ -511,14 +518,10 @@ def test_a_terminal_without_unicode_is_no_error(monkeypatch: pytest.MonkeyPatch)
 
 
 # -- without an engine ------------------------------------------------------------------------------------------------
-def test_import_and_kill_need_an_engine(digits: home.Folder, tmp_path: Path) -> None:
-    file = tmp_path / "results.json"
-    file.write_text('[{"parameter": {"lr": 0.5}, "value": 1}]')
+def test_a_kill_needs_an_engine(digits: home.Folder) -> None:
     with pytest.raises(TuneError, match="no engine runs") as error:
-        import_(file, "digits")
-    assert error.value.exit_code == 1 and "tune resume digits" in str(error.value.hint)
-    with pytest.raises(TuneError, match="no engine runs"):
         trial("kill", "3", id="digits")
+    assert error.value.exit_code == 1 and "tune resume digits" in str(error.value.hint)
     with pytest.raises(UsageError, match="no trial '77'"):
         trial("kill", "3", "77", id="digits")
     with pytest.raises(UsageError, match="which trials"):
@@ -577,9 +580,12 @@ def test_any_object_is_a_space_for_a_users_tuner(tmp_path: Path) -> None:
 
     file = tmp_path / "space.json"
     file.write_text('{"anything": [1, 2]}')
-    assert read_space(file, Algorithm(class_name="mine.Tuner", code_directory="/tmp")) == '{"anything":[1,2]}'
+    theirs = settings(tuner=Algorithm(class_name="mine.Tuner", code_directory="/tmp"))
+    assert read_space(file, theirs) == '{"anything":[1,2]}'
     with pytest.raises(UsageError):
-        read_space(file, Algorithm(name="Random"))
+        read_space(file, settings(tuner=Algorithm(name="Random")))
+    with pytest.raises(UsageError):
+        read_space(file, msgspec.structs.replace(theirs, constraints=["x > 1"]))
 
 
 # -- with an engine ---------------------------------------------------------------------------------------------------

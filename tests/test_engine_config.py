@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -316,6 +317,128 @@ def test_search_space_errors_name_parameter_and_line(tmp_path: Path) -> None:
     inline = "trial_command = 'x'\n[search_space]\nlr = { _type = 'uniform', _value = [1, 0] }"
     assert refused(write(tmp_path, "d.toml", inline)).startswith("d.toml:3: search_space: lr")
     assert "there is no file" in refused(write(tmp_path, "e.toml", "trial_command='x'\nsearch_space_file='no.json'"))
+
+
+RICH = """
+trial_command = "true"
+constraints = [
+  "batch * width <= 4096",
+  "not (opt == 'sgd' and lr > 0.5)",
+]
+outcomeConstraints = ["latency <= 10"]
+initial_parameters = [
+  { batch = 8, width = 16, opt = "sgd", lr = 0.1 },
+]
+[objectives]
+accuracy = "MAXIMIZE"
+latency = "minimize"
+[tuner]
+name = "Several"
+[search_space]
+batch = { _type = "choice", _value = [8, 64] }
+width = { _type = "randint", _value = [1, 100] }
+opt = { _type = "choice", _value = ["sgd", "adam"] }
+lr = { _type = "uniform", _value = [0, 1] }
+"""
+
+
+class Several(Fake):
+    multi_objective = True
+
+
+@pytest.fixture
+def several(plugins: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more known tuner, which takes several objectives."""
+    known = {"several": ("Several", Several), "tpe": ("TPE", Fake)}
+    monkeypatch.setattr(registry, "find", lambda kind, name: known[registry.fold(name)])
+    monkeypatch.setattr(registry, "names", lambda kind: ["Local"] if kind == "training_service" else ["Several", "TPE"])
+    monkeypatch.setattr(registry, "tuner_class", lambda name: known[registry.fold(name)][1])
+
+
+@pytest.mark.usefixtures("several")
+def test_constraints_objectives_and_first_trials(tmp_path: Path) -> None:
+    config, notes = config_load.load(write(tmp_path, "c.toml", RICH + "[training_service]\nplatform = 'local'"))
+    assert config.constraints == ["batch * width <= 4096", "not (opt == 'sgd' and lr > 0.5)"]
+    assert (config.outcome_constraints, config.optimize_mode) == (["latency <= 10"], "maximize")
+    assert list(config.objectives.items()) == [("accuracy", "maximize"), ("latency", "minimize")]
+    assert config.initial_parameters == [{"batch": 8, "width": 16, "opt": "sgd", "lr": 0.1}]
+    assert decode(encode(config)) == config and len(notes) == 1
+    swapped = RICH.replace('accuracy = "MAXIMIZE"\nlatency = "minimize"', 'latency = "minimize"\naccuracy = "maximize"')
+    assert config_load.load(write(tmp_path, "d.toml", swapped))[0].optimize_mode == "minimize"
+    assert config_load.resolve(config) == config
+    by_hand = msgspec.structs.replace(config, optimize_mode="minimize")  # in Python nobody says it twice
+    assert config_load.resolve(by_hand).optimize_mode == "maximize"
+
+
+@pytest.mark.usefixtures("several")
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            '"batch *',
+            '"bacth *',
+            "c.toml:3: constraints[0]: 'bacth * width <= 4096' names 'bacth'; allowed: batch, lr,",
+        ),
+        ("lr > 0.5)", "lr.x > 0.5)", "c.toml:3: constraints[1]: \"not (opt == 'sgd' and lr.x > 0.5)\" holds 'lr.x'"),
+        ("<= 4096", "<= 4", "c.toml:3: constraints: none of 10000 random points of the search space meets the"),
+        ("<= 10", "<= ", "c.toml:7: outcomeConstraints[0]: 'latency <= ' can't be read: "),
+        (
+            '["latency <= 10"]',
+            "'latency <= 10'",
+            "c.toml:7: outcomeConstraints: found 'latency <= 10'; allowed: a list",
+        ),
+        ('["latency <= 10"]', "[3]", "c.toml:7: outcomeConstraints[0]: found 3; allowed: text"),
+        (
+            "MAXIMIZE",
+            "maximise",
+            "c.toml:12: objectives.accuracy: found 'maximise'; allowed: maximize, minimize; did you",
+        ),
+        ('accuracy = "MAXIMIZE"', "", "objectives: found 1 objective; allowed: two or more"),
+        ("[objectives]\n", "[objectives]\n[unknown]\n", "objectives: found no objective"),
+        (
+            "[objectives]\n",
+            "optimize_mode = 'minimize'\n[objectives]\n",
+            "c.toml:11: optimize_mode: found beside objectives",
+        ),
+        (
+            '"Several"',
+            '"several"\nclass_args = {optimize_mode="minimize"}',
+            "class_args.optimize_mode: found beside obj",
+        ),
+        ('"Several"', '"TPE"', "objectives: TPE takes one objective only; tuners that take several: Several"),
+        ("lr = 0.1", "lr = 7", "c.toml:8: initial_parameters[0]: outside the search space: lr: 7.0 is not in"),
+        ("lr = 0.1", "lr = 0.7", "c.toml:8: initial_parameters[0]: outside the search space: the constraint"),
+        ("initial_parameters = [", "initial_parameters = [3,", "initial_parameters[0]: found 3; allowed: a table"),
+    ],
+)
+def test_what_constraints_and_objectives_can_not_be(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert RICH.count(old) == 1
+    assert said in refused(write(tmp_path, "c.toml", RICH.replace(old, new)))
+
+
+def test_a_condition_in_yaml_has_its_own_line(tmp_path: Path) -> None:
+    text = "trialCommand: x\nsearchSpace: {lr: {_type: uniform, _value: [0, 1]}}\nconstraints:\n- lr < 1\n- rl < 1\n"
+    assert "c.yaml:5: constraints[1]: 'rl < 1' names 'rl'" in refused(write(tmp_path, "c.yaml", text))
+
+
+@pytest.mark.usefixtures("several")
+def test_there_are_no_more_first_trials_than_trials() -> None:
+    two = [{"lr": 0.25}, {"lr": 0.5}]
+    assert made(initial_parameters=two, max_trial_number=2).initial_parameters == two
+    for name in ("max_trial_number", "max_phase_number"):
+        said = f"initial_parameters: found 2; allowed: 1, since {name} is 1"
+        assert said in wrong(initial_parameters=two, **{name: 1})
+
+
+def test_a_users_tuner_has_constraints_on_a_space_that_can_be_read(tmp_path: Path) -> None:
+    write(tmp_path, "mine.py", "class Tuner: ...")
+    tuner = {"class_name": "mine.Tuner", "code_directory": str(tmp_path)}
+    assert made(tuner=tuner, search_space={"own": [1, 2]}).constraints == []
+    assert made(tuner=tuner, constraints=["lr < 0.5"]).constraints == ["lr < 0.5"]
+    assert "names 'rl'" in wrong(tuner=tuner, constraints=["rl < 0.5"])
+    assert "search_space: own" in wrong(tuner=tuner, search_space={"own": [1, 2]}, constraints=["own < 3"])
+    assert "the constraint" in wrong(tuner=tuner, constraints=["lr < 0.5"], initial_parameters=[{"lr": 0.75}])
+    assert made(tuner=tuner, initial_parameters=[{"any": 1}]).initial_parameters == [{"any": 1}]
 
 
 def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,12 @@ from tune.engine.constraints import ABSENT, ConstraintError, parse
 NAMES = ("a", "b", "opt", "flag")
 
 
+def test_any_name_is_allowed_when_none_are_given() -> None:
+    assert parse("latency <= 10 and höhe > 1").names == {"latency", "höhe"}
+    with pytest.raises(ConstraintError, match="allowed: no name"):
+        parse("latency <= 10", ())
+
+
 def holds(text: str, **scope: Any) -> bool:
     return parse(text, NAMES).holds(scope)
 

@@ -34,6 +34,43 @@ def test_lists_and_lines_of_results(tmp_path: Path, text: str) -> None:
     assert results(tmp_path, text) == [('{"lr":0.5}', "1"), ('{"lr":1.0}', '{"default":2,"x":"y"}')]
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"parameter": {}, "value": "0.5", "trialJobId": "GX4"}', "0.5"),  # NNI holds it as the text of its JSON
+        ('{"parameter": {}, "value": "{\\"default\\": 0.5, \\"x\\": 1}"}', '{"default":0.5,"x":1}'),
+        ('{"parameter": {}, "value": "NaN"}', '"NaN"'),
+        ('{"parameters": {}, "value": null, "final": {"default": 1, "b": 2}}', '{"default":1,"b":2}'),
+        ('{"parameters": {}, "value": 3, "final": 3}', "3"),
+        ('{"parameters": {}, "value": 3, "final": null}', "3"),
+    ],
+)
+def test_values_as_nni_and_tune_export_write_them(tmp_path: Path, text: str, value: str) -> None:
+    assert results(tmp_path, text) == [("{}", value)]
+
+
+def test_a_result_has_a_number_for_each_key_that_is_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    file.write_text(
+        '[{"parameter": {}, "value": {"acc": 1, "latency": "NaN"}}, {"parameter": {}, "value": {"acc": 1}}]'
+    )
+    with pytest.raises(UsageError, match="result 1: the value is") as error:
+        read(file, ("acc", "latency"))
+    assert error.value.hint == 'Allowed: an object with a number "acc" and "latency"'
+    with pytest.raises(UsageError, match="result 0") as error:
+        read(file)
+    assert error.value.hint == 'Allowed: a number, or an object with a number "default"'
+
+
+def test_a_table_is_told_by_its_suffix(tmp_path: Path) -> None:
+    file = tmp_path / "results.csv"
+    file.write_text("trial,phase,status,parameters.lr,value,intermediate\n0,0,SUCCEEDED,0.5,1.5,[]\n")
+    assert read(file) == [('{"lr":0.5}', "1.5")]
+    file.write_text("trial,phase,status,parameters.lr,value,intermediate\n0,0,SUCCEEDED,0.5,x,[]\n")
+    with pytest.raises(UsageError, match="line 2: the value is"):
+        read(file)
+
+
 def test_an_empty_list_is_no_error(tmp_path: Path) -> None:
     assert results(tmp_path, "[]") == [] and results(tmp_path, "\n") == []
 

@@ -14,6 +14,7 @@ from msgspec import Raw
 
 from tune.engine import config, views
 from tune.engine.config import Config
+from tune.engine.constraints import ABSENT
 from tune.engine.events import (
     EngineStarted,
     Event,
@@ -37,7 +38,7 @@ from tune.engine.state import TRIAL_STATUSES, State
 START = 1_700_000_000_000_000
 STATUS_KEYS = [
     *("id", "name", "status", "engine_pid", "reason", "counts", "best", "log", "folder", "optimize_mode"),
-    *("max_trial_number", "trial_concurrency", "port"),
+    *("max_trial_number", "trial_concurrency", "port", "pareto"),
 ]
 TRIAL_KEYS = [
     *("number", "id", "status", "reason", "attempt", "parameters", "final", "intermediate", "pid", "host"),
@@ -126,7 +127,10 @@ def test_a_trial_has_the_promised_keys_in_their_order() -> None:
     story.end(0)
     [seen] = story.trials()
     assert list(seen) == TRIAL_KEYS
-    assert list(seen["phases"][0]) == ["phase", "parameters", "intermediate", "final", "final_ignored"]
+    assert list(seen["phases"][0]) == [
+        *("phase", "parameters", "intermediate", "final", "final_ignored", "values", "violation"),
+    ]
+    assert (seen["phases"][0]["values"], seen["phases"][0]["violation"]) == (None, None)
     assert seen["parameters"] == {"lr": 1e-3, "units": 64, "name": "a"}
     assert seen["intermediate"] == [0.5, 0.75]
     assert seen["final"] == {"default": 0.875, "loss": 1}
@@ -245,7 +249,10 @@ def test_rows_are_those_with_a_counted_result() -> None:
     story.launch(1)
     story.end(1, "FAILED", 1, "exit code 1")
     [row] = views.rows(story.state)
-    assert list(row) == ["trial", "phase", "status", "parameters", "value", "intermediate"]
+    assert list(row) == [
+        *("trial", "phase", "status", "parameters", "value", "intermediate", "values", "violation", "final"),
+    ]
+    assert (row["values"], row["violation"], row["final"]) == (None, None, {"default": 1})
     assert (row["trial"], row["phase"], row["status"], row["value"]) == (0, 0, "FAILED", 1.0)
     assert views.flat(row) == {
         "trial": 0,
@@ -259,7 +266,66 @@ def test_rows_are_those_with_a_counted_result() -> None:
         "parameters.empty": "{}",
         "value": 1.0,
         "intermediate": "[0.25]",
+        "values": "null",
+        "violation": "null",
+        "final.default": 1,
     }
+
+
+def test_results_that_fail_the_outcome_constraints_are_never_best() -> None:
+    story = Story(outcome_constraints=["latency <= 10"])
+    story.launch(0)
+    story.report(0, '{"default":0.9,"latency":12}', final=True)
+    assert views.best(story.state) is None and story.state.trial(0).phases[0].value == 0.9
+    number, phase = views.nearest(story.state) or (None, None)
+    assert phase is not None and (number, phase.violation) == (0, 2.0)
+    story.launch(1)
+    story.report(1, '{"default":0.5,"latency":1}', final=True)
+    story.launch(2)
+    story.report(2, "0.75", final=True)  # lacks what is asked of it
+    found = views.best(story.state)
+    assert found is not None and (found["trial"], found["value"]) == (1, 0.5)
+    assert [row["violation"] for row in views.rows(story.state)] == [2.0, 0.0, ABSENT]
+    assert [one["phases"][0]["violation"] for one in story.trials()] == [2.0, 0.0, ABSENT]
+    assert views.status(story.state, folder=FOLDER, pid=None)["pareto"] is None
+    json.loads(views.to_json(views.rows(story.state)), parse_constant=pytest.fail)
+
+
+def test_several_objectives_have_a_front_instead_of_a_best() -> None:
+    story = Story(objectives={"accuracy": "maximize", "latency": "minimize"}, optimize_mode="maximize")
+    for number, final in enumerate(
+        ['{"accuracy":0.5,"latency":3}', '{"accuracy":0.75,"latency":9}', '{"accuracy":0.25,"latency":4}', "0.9"]
+    ):
+        story.launch(number, f'{{"lr":0.{number}}}')
+        story.report(number, final, final=True)
+        story.end(number)
+    seen = views.status(story.state, folder=FOLDER, pid=None)
+    assert seen["best"] is None
+    assert seen["pareto"] == [
+        {
+            "trial": 1,
+            "phase": 0,
+            "values": {"accuracy": 0.75, "latency": 9.0},
+            "parameters": {"lr": 0.1},
+            "violation": 0.0,
+        },
+        {
+            "trial": 0,
+            "phase": 0,
+            "values": {"accuracy": 0.5, "latency": 3.0},
+            "parameters": {"lr": 0.0},
+            "violation": 0.0,
+        },
+    ]
+    rows = views.rows(story.state)
+    assert [(row["value"], row["values"], row["violation"]) for row in rows] == [
+        (None, {"accuracy": 0.5, "latency": 3.0}, None),
+        (None, {"accuracy": 0.75, "latency": 9.0}, None),
+        (None, {"accuracy": 0.25, "latency": 4.0}, None),
+    ]
+    trials = story.trials()
+    assert trials[3]["phases"][0]["values"] is None and trials[3]["final"] == 0.9
+    assert "lacks a finite number for accuracy or latency" in trials[3]["reason"]
 
 
 def test_flat_names_stay_apart() -> None:

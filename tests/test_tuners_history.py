@@ -37,6 +37,15 @@ def test_ends(outcome: Any, value: Any, state: str, kept: float | None) -> None:
     assert (history.points[0].state, history.points[0].value, history.ended) == (state, kept, [0])
 
 
+def test_several_objectives_and_violations_are_kept() -> None:
+    history = History()
+    history.observe(Suggested(0, 0, 0, {"x": 1}))
+    history.observe(Ended(1, 0, 0, "completed", 1.0, [1.0, 2.0], 0.5))
+    history.observe(Imported(2, {"x": 2}, 3.0, [3.0, 4.0], 1.5))
+    history.observe(Imported(3, {"x": 3}, None))
+    assert [(one.values, one.violation) for one in history.points] == [([1.0, 2.0], 0.5), ([3.0, 4.0], 1.5), ([], 0.0)]
+
+
 def test_taken_follows_the_space() -> None:
     history = History()
     taken = Taken(history)

@@ -18,7 +18,7 @@ ARROWS = {
     "portal": {"engine"},
     "cli": {"engine", "portal"},
 }
-PURE = ("events", "state", "reduce", "decide", "plan", "requests", "space", "plugins")
+PURE = (*("events", "state", "reduce", "decide", "plan", "requests", "space", "plugins", "constraints", "objectives"),)
 IMPURE = {
     "time",
     "random",

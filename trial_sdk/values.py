@@ -35,13 +35,26 @@ def number(text: bytes | str) -> float | None:
 
     The strings "NaN", "Infinity" and "-Infinity" are numbers that are not finite. True and False are no numbers.
     """
-    value: object
+    value = _decoded(text)
+    return _number(cast("dict[str, object]", value).get("default") if isinstance(value, dict) else value)
+
+
+def numbers(text: bytes | str) -> dict[str, float]:
+    """All numbers of a metric's JSON text, by key; a plain number is "default". What is no number is left out."""
+    value = _decoded(text)
+    items = cast("dict[str, object]", value) if isinstance(value, dict) else {"default": value}
+    return {key: found for key, item in items.items() if (found := _number(item)) is not None}
+
+
+def _decoded(text: bytes | str) -> object:
+    """The value of a JSON text; None when it is none."""
     try:
-        value = _decode(text)
+        return cast("object", _decode(text))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if isinstance(value, dict):
-        value = cast("dict[str, object]", value).get("default")
+
+
+def _number(value: object) -> float | None:
     if isinstance(value, str):
         return _NOT_FINITE.get(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):

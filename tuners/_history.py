@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from ..engine.plugins import Ended, Imported, Observation, Suggested
@@ -21,11 +21,16 @@ EXTRAS = frozenset({"TRIAL_BUDGET", "load_checkpoint_dir", "save_checkpoint_dir"
 
 @dataclass(slots=True)
 class Point:
-    """Parameters as a trial got them, and what became of them; `value` is finite or None."""
+    """Parameters as a trial got them, and what became of them; `value` is finite or None.
+
+    `values`: with several objectives the number of each. `violation`: by how much it fails the outcome constraints.
+    """
 
     parameters: Mapping[str, Any]
     state: State = "pending"
     value: float | None = None
+    values: list[float] = field(default_factory=list[float])
+    violation: float = 0.0
 
 
 class History:
@@ -45,17 +50,19 @@ class History:
             case Ended():
                 index = self._open.pop((fact.trial, fact.phase), None)
                 if index is not None:
-                    self._end(index, fact.outcome, fact.value)
+                    self._end(index, fact.outcome, fact)
             case Imported():
                 self.points.append(Point(fact.parameters))
-                self._end(len(self.points) - 1, "completed", fact.value)
+                self._end(len(self.points) - 1, "completed", fact)
             case _:
                 pass
 
-    def _end(self, index: int, state: State, value: float | None) -> None:
-        point = self.points[index]
+    def _end(self, index: int, state: State, result: Ended | Imported) -> None:
+        point, value = self.points[index], result.value
         point.value = None if value is None or state == "cancelled" or not math.isfinite(value) else float(value)
         point.state = "failed" if point.value is None and state == "completed" else state
+        if point.value is not None:
+            point.values, point.violation = result.values, result.violation
         self.ended.append(index)
 
 

@@ -20,6 +20,7 @@ class Batch:
     """Goes through the listed configurations; one that a person queued or imported counts as tried."""
 
     dedups: ClassVar[bool] = True
+    multi_objective: ClassVar[bool] = True
 
     def __init__(self, *, optimize_mode: OptimizeMode = "maximize") -> None:
         self._history = History()

@@ -24,6 +24,7 @@ class GridSearch:
     """Goes through the grid level by level. `optimize_mode` changes nothing."""
 
     dedups: ClassVar[bool] = True
+    multi_objective: ClassVar[bool] = True
 
     def __init__(self, *, optimize_mode: OptimizeMode = "maximize") -> None:
         self._history = History()
