@@ -189,6 +189,44 @@ def test_the_last_line() -> None:
     assert follow.last_line(story.state) == "PAUSED: all failed"
 
 
+def test_the_last_line_of_several_objectives() -> None:
+    story = Story(objectives={"accuracy": "maximize", "latency": "minimize"}, outcome_constraints=["latency < 50"])
+    story.trial(0, final='{"accuracy":0.5,"latency":60}')
+    story.say(Status("DONE"))
+    nearest = "trial 0 comes nearest, it fails the outcome constraints by 10"
+    assert follow.last_line(story.state) == f"DONE no feasible result: {nearest}"
+    assert story.lines()["best"] == f"no feasible result yet: {nearest}"
+    assert follow.trial_line(story.state, story.state.trial(0)) == (
+        'trial 0 SUCCEEDED accuracy=0.5,latency=60 {"x": 0}  (fails the outcome constraints by 10)'
+    )
+    story.trial(1, final='{"accuracy":0.25,"latency":5}')
+    story.trial(2, final='{"accuracy":0.75,"latency":20}')
+    assert follow.last_line(story.state) == "DONE pareto 2 trials 2 1"
+    lines = story.lines()
+    assert lines["best"] == "2 results on the Pareto front"
+    assert lines[""] == "accuracy 0.25 to 0.75, latency 5 to 20"
+
+
+def test_the_last_line_without_a_feasible_result() -> None:
+    story = Story(outcome_constraints=["latency <= 10"])
+    story.trial(0, final="0.5")
+    story.trial(1, final='{"default":0.1,"latency":12}')
+    story.say(Status("DONE"))
+    by = "it fails the outcome constraints by 2"
+    assert follow.last_line(story.state) == f"DONE no feasible result: trial 1 comes nearest, {by}"
+    lacks = "(fails the outcome constraints: it lacks a number that they ask for)"
+    assert follow.trial_line(story.state, story.state.trial(0)) == f'trial 0 SUCCEEDED 0.5 {{"x": 0}}  {lacks}'
+
+
+def test_a_multi_phase_trial_shows_its_feasible_phase() -> None:
+    story = Story(multi_phase=True, outcome_constraints=["latency <= 10"])
+    story.trial(0, final='{"default":0.9,"latency":11}', end="")
+    story.say(RequestParameter(9, phase=1), 0)
+    story.say(Parameter(9, Raw(b'{"x":7}'), 1, phase=1), 0)
+    story.say(Metric(Raw(b'{"default":0.25,"latency":1}'), phase=1, final=True), 0, "t0000.0.1")
+    assert follow.trial_line(story.state, story.state.trial(0)) == 'trial 0 RUNNING 0.25 of 2 phases {"x": 7}'
+
+
 def ended(*statuses: str, end: str = "DONE") -> State:
     story = Story()
     for number, status in enumerate(statuses):

@@ -460,6 +460,8 @@ def test_output_in_a_terminal_keeps_colours_only(capsys: pytest.CaptureFixture[s
         (tail, "ab -f -n 5", {"id": "ab", "follow": True, "lines": 5}),
         (export, "ab --format json -o x", {"id": "ab", "format": "json", "output": Path("x")}),
         (import_, "x.json ab", {"file": Path("x.json"), "id": "ab"}),
+        (import_, "ab --from cd", {"file": Path("ab"), "from_": "cd"}),
+        (trial, "add {} @x.json", {"action": "add", "trials": ("{}", "@x.json")}),
         (update, "--concurrency 2 --max-trials 5 --duration 2h", {"concurrency": 2, "max_trials": 5, "duration": "2h"}),
         (update, "--search-space x.json", {"search_space": Path("x.json")}),
         (verify, "/tmp/events.db", {"id": "/tmp/events.db"}),
@@ -526,6 +528,152 @@ def test_a_kill_needs_an_engine(digits: home.Folder) -> None:
         trial("kill", "3", "77", id="digits")
     with pytest.raises(UsageError, match="which trials"):
         trial("kill", id="digits")
+
+
+def imports_of(folder: home.Folder) -> list[tuple[Any, Any]]:
+    rows = table_of(folder, "SELECT body FROM event WHERE kind = 'IMPORT' ORDER BY seq")
+    return [(body["parameters"], body["value"]) for body in (json.loads(text) for (text,) in rows)]
+
+
+def test_results_outside_the_space_are_skipped_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Story("small", constraints=["lr < 0.75"], tuner=Algorithm(name="Random")).write()
+    file = tmp_path / "results.jsonl"
+    given = [({"lr": 0.5}, 1), ({"lr": 2}, 2), ({"lr": 0.875}, 3), ({"lr": 0.25}, "NaN"), ({"rate": 1}, 4)]
+    file.write_text("\n".join(json.dumps({"parameter": p, "value": v}) for p, v in given))
+    assert import_(file, "small") == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0] == "2 results imported into experiment small" and "tune resume small" in out
+    assert "3 skipped: outside its search space (the first: lr: 2.0 is not in 0.0 <= x <= 1.0)" in err
+    assert "1 of them have no finite number: they count as failed" in err
+    assert imports_of(folder) == [({"lr": 0.5}, 1), ({"lr": 0.25}, "NaN")]
+    assert verify("small") == 0
+    file.write_text('{"parameter": {"lr": 7}, "value": 1}')
+    assert import_(file, "small") == 1 and len(imports_of(folder)) == 2
+    file.write_text("")
+    assert import_(file, "small") == 0
+
+
+def test_results_of_an_earlier_experiment(capsys: pytest.CaptureFixture[str]) -> None:
+    earlier = Story("earlier", optimize_mode="minimize")
+    earlier.trial(0, '{"lr":0.5}', final='{"default":0.5,"latency":3}')
+    earlier.trial(1, '{"lr":0.25}', final="0.75")
+    earlier.trial(2, '{"lr":9}', final="1")
+    earlier.trial(3, '{"lr":0.125}', final='"NaN"')
+    earlier.trial(4, '{"lr":0.0625}', "1", end="FAILED")
+    source = earlier.write()
+    before = source.events.read_bytes()
+    folder = Story("later", tuner=Algorithm(name="Random")).write()
+    assert import_(Path("later"), from_="earlier") == 0
+    out, err = capsys.readouterr()
+    assert "2 results imported into experiment later" in out
+    assert "1 skipped: no finite number" in err and "1 skipped: outside its search space" in err
+    assert "note: earlier has optimize_mode minimize, this one maximize" in err
+    assert imports_of(folder) == [({"lr": 0.5}, {"default": 0.5, "latency": 3}), ({"lr": 0.25}, 0.75)]
+    assert source.events.read_bytes() == before
+    two = {"default": "minimize", "latency": "minimize"}
+    both = Story("both", objectives=two, tuner=Algorithm(name="Random")).write()
+    assert import_(from_=str(source.events)) == 0  # into the newest one
+    assert imports_of(both) == [({"lr": 0.5}, {"default": 0.5, "latency": 3})]
+    assert "3 skipped: no finite number for default and latency" in capsys.readouterr().err
+
+
+def test_an_import_that_can_not_be(digits: home.Folder, tmp_path: Path) -> None:
+    for arguments, options, wrong in (
+        ((), {}, "which results"),
+        ((Path("x"), "digits"), {"from_": "digits"}, "exclude each other"),
+        ((Path("digits"),), {"from_": "digits"}, "has its own results already"),
+        ((Path("digits"),), {"from_": "nothere"}, "nothere"),
+        ((tmp_path / "none.csv", "digits"), {}, "there is no file"),
+    ):
+        with pytest.raises(UsageError, match=wrong):
+            import_(*arguments, **options)
+
+
+def test_a_trial_is_added_without_an_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Story("small", constraints=["lr < 0.75"], tuner=Algorithm(name="Random"), max_trial_number=3).write()
+    (tmp_path / "two.json").write_text('[{"lr": 0.25}, {"lr": 0.125}]')
+    assert trial("add", '{"lr": 0.5}', f"@{tmp_path / 'two.json'}", id="small") == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[:3] == [f'queued: {{"lr":{lr}}}' for lr in (0.5, 0.25, 0.125)]
+    assert "tune resume small" in out
+    trials("small", json=True)
+    assert [(one["number"], one["status"], one["parameters"]) for one in said(capsys)] == [
+        (0, "WAITING", {"lr": 0.5}),
+        (1, "WAITING", {"lr": 0.25}),
+        (2, "WAITING", {"lr": 0.125}),
+    ]
+    before = folder.events.read_bytes()
+    with pytest.raises(TuneError, match="max_trial_number is 3 and is reached") as error:
+        trial("add", '{"lr": 0.5}', id="small")
+    assert error.value.exit_code == 1
+    for text, wrong in (
+        ('{"lr": 0.875}', "the constraint 'lr < 0.75' is not met"),
+        ('{"lr": 7}', "lr: 7.0 is not in"),
+        ("lr=7", "this is not JSON"),
+        ("@/nonexistent", "/nonexistent can't be read: No such file"),
+    ):
+        with pytest.raises(UsageError, match=wrong):
+            trial("add", '{"lr": 0.5}', text, id="small")
+    with pytest.raises(UsageError, match="which trials"):
+        trial("add", id="small")
+    assert folder.events.read_bytes() == before
+    assert verify("small") == 0
+
+
+def test_a_front_for_people_and_scripts(capsys: pytest.CaptureFixture[str]) -> None:
+    Story("empty", objectives={"accuracy": "maximize", "latency": "minimize"}).write()
+    best("empty", json=True)
+    assert said(capsys) == []
+    best("empty")
+    assert capsys.readouterr().out == "no result yet\n"
+    story = Story("more", objectives={"accuracy": "maximize", "latency": "minimize"})
+    story.trial(0, '{"lr":0.5}', final='{"accuracy":0.5,"latency":3}')
+    story.trial(1, '{"lr":0.25}', final='{"accuracy":0.75,"latency":9}')
+    story.trial(2, '{"lr":0.125}', final='{"accuracy":0.75,"latency":10}')
+    story.write()
+    best("more", json=True)
+    assert [(one["trial"], one["values"]) for one in said(capsys)] == [
+        (1, {"accuracy": 0.75, "latency": 9.0}),
+        (0, {"accuracy": 0.5, "latency": 3.0}),
+    ]
+    best("more")
+    assert capsys.readouterr().out.splitlines() == [
+        "TRIAL  accuracy  latency  PARAMETERS",
+        '    1      0.75        9  {"lr": 0.25}',
+        '    0       0.5        3  {"lr": 0.5}',
+    ]
+    status("more")
+    assert "2 results on the Pareto front of accuracy (maximize), latency (minimize)" in capsys.readouterr().out
+    list_verb()
+    assert "2 on the front" in capsys.readouterr().out
+    trials("more")
+    assert "accuracy=0.75,latency=9" in capsys.readouterr().out
+    export("more")
+    head, first, *_ = capsys.readouterr().out.splitlines()
+    assert head == (
+        "trial,phase,status,parameters.lr,value,intermediate,values.accuracy,values.latency,final.accuracy,final.latency"
+    )
+    assert first == "0,0,SUCCEEDED,0.5,,[],0.5,3.0,0.5,3"
+
+
+def test_infeasible_results_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    story = Story("limited", outcome_constraints=["latency <= 10"])
+    story.trial(0, '{"lr":0.5}', final='{"default":0.5,"latency":13}')
+    story.write()
+    best("limited")
+    nearest = "no feasible result yet: trial 0 comes nearest, it fails the outcome constraints by 3"
+    assert capsys.readouterr().out == nearest + "\n"
+    best("limited", json=True)
+    assert said(capsys) is None
+    status("limited")
+    assert nearest in capsys.readouterr().out
+    trials("limited")
+    assert "fails the outcome constraints by 3" in capsys.readouterr().out
+    export("limited")
+    assert capsys.readouterr().out.splitlines() == [
+        "trial,phase,status,parameters.lr,value,intermediate,violation,final.default,final.latency",
+        "0,0,SUCCEEDED,0.5,0.5,[],3.0,0.5,13",
+    ]
 
 
 def test_update_without_an_engine_is_written_for_the_next(

@@ -32,11 +32,13 @@ from tune.engine.plan import (
     drain,
     intents,
 )
-from tune.engine.plugins import Ended, Suggested
+from tune.engine.plugins import Ended, Imported, Suggested
 from tune.engine.reduce import open_phase, reduce
 from tune.engine.requests import (
+    AskImport,
     AskKill,
     AskStop,
+    AskTrial,
     AskUpdate,
     Due,
     Exited,
@@ -603,3 +605,83 @@ def test_exhausted_ends_done_when_the_last_trial_ends() -> None:
     assert core.state.status == "NO_MORE_TRIAL"
     end(core, 0, 1)
     assert (core.state.status, core.state.reason) == ("DONE", "the grid is done")
+
+
+# -- objectives, constraints, trials of people's ----------------------------------------------------------------------
+def ends_of(core: Core) -> list[Ended]:
+    return [one for one in core.news if isinstance(one, Ended)]
+
+
+def test_a_result_that_fails_the_outcome_constraints_is_told_and_never_best() -> None:
+    core = running(make_config(outcome_constraints=["latency <= 10"], trial_concurrency=2), 2)
+    report(core, 1, "F", '{"default":0.9,"latency":12}', trial=0)
+    assert core.state.best is None and open_phase(core.state, core.state.trial(0)) is None
+    report(core, 1, "F", '{"default":0.1,"latency":2}', trial=1)
+    core.plan()
+    assert core.state.best is not None and core.state.best.trial == 1
+    assert [(one.outcome, one.value, one.values, one.violation) for one in ends_of(core)] == [
+        ("completed", 0.9, [], 2.0),
+        ("completed", 0.1, [], 0.0),
+    ]
+    assert core.replayed().digest() == core.state.digest()
+
+
+def test_with_several_objectives_a_final_counts_when_each_is_finite() -> None:
+    two = {"accuracy": "maximize", "latency": "minimize"}
+    core = running(make_config(objectives=two, trial_concurrency=3), 3)
+    report(core, 1, "I", '{"accuracy":0.25,"latency":7}', trial=0)
+    report(core, 2, "F", '{"accuracy":0.5,"latency":3}', trial=0)
+    report(core, 1, "F", '{"accuracy":0.75,"latency":"NaN"}', trial=1)
+    report(core, 1, "F", '{"accuracy":0.75,"latency":9}', trial=2)
+    for trial in range(3):
+        end(core, 0, trial)
+    core.plan()
+    state = core.state
+    assert list(state.trial(0).phases[0].intermediate) == [0.25]
+    assert state.best is None
+    assert [(one.trial, one.values) for one in state.front] == [(0, [0.5, 3.0]), (2, [0.75, 9.0])]
+    assert [(one.trial, one.outcome, one.value, one.values) for one in ends_of(core)] == [
+        (0, "completed", 0.5, [0.5, 3.0]),
+        (2, "completed", 0.75, [0.75, 9.0]),
+        (1, "failed", None, []),
+    ]
+    assert core.replayed().digest() == state.digest()
+
+
+def test_imported_results_are_judged_like_others() -> None:
+    two = {"accuracy": "maximize", "latency": "minimize"}
+    core = running(make_config(objectives=two, outcome_constraints=["memory <= 4"]))
+    for value in ('{"accuracy":0.5,"latency":3,"memory":9}', '{"accuracy":0.5}'):
+        core.submit(AskImport("me", '{"x":0.5}', value))
+    core.plan()
+    found = [(one.value, one.values, one.violation) for one in core.news if isinstance(one, Imported)]
+    assert found == [(0.5, [0.5, 3.0], 5.0), (None, [], 0.0)]
+    assert core.state.front == []  # what comes from elsewhere is no result of this experiment
+
+
+def test_a_trial_of_a_person_runs_and_counts() -> None:
+    core = running(make_config(max_trial_number=2))
+    core.submit(AskTrial("me", '{"x":0.125}'))
+    with pytest.raises(Refused, match="max_trial_number is 2 and is reached"):
+        core.submit(AskTrial("me", '{"x":0.25}'))
+    end(core, 0, 0)
+    core.plan()
+    assert core.state.trial(1).launching and len(core.state.made) == 2
+    told = [one for one in core.news if isinstance(one, Suggested)][-1]
+    assert (told.origin, told.parameters, told.ask) == ("user", {"x": 0.125}, None)
+
+
+def test_a_trial_of_a_person_needs_a_phase() -> None:
+    core = running(make_config(max_phase_number=1))
+    with pytest.raises(Refused, match="max_phase_number 1 is reached"):
+        core.submit(AskTrial("me", '{"x":0.25}'))
+
+
+def test_a_search_space_that_the_constraints_do_not_fit_is_refused() -> None:
+    core = running(make_config(constraints=["x < 0.5"]))
+    before = core.state.digest()
+    with pytest.raises(Refused, match=r"'x < 0\.5' names 'x'; allowed: y"):
+        core.submit(AskUpdate("me", search_space='{"y":{"_type":"uniform","_value":[0,1]}}'))
+    assert core.state.digest() == before
+    core.submit(AskUpdate("me", search_space='{"x":{"_type":"uniform","_value":[0,2]}}'))
+    assert core.state.space_version == 1

@@ -72,6 +72,7 @@ class Mine(Base):
                                               "trial": [ask.trial, ask.trial_id, ask.phase, ask.waiting, ask.attempt],
                                               "u": float(ask.generator().random())})
     def do_117(self, ask): return None
+    def do_118(self, ask): return Suggestion({"objectives": [[one.key, one.mode] for one in ask.objectives]})
 
 class Judge(Base):
     def verdict(self, trial):
@@ -84,6 +85,9 @@ class Judge(Base):
 
 class Both(Mine, Judge):
     pass
+
+class Several(Mine):
+    multi_objective = True
 
 class Reads(Mine):
     observes = "intermediates"
@@ -292,6 +296,30 @@ def test_built_in_answers_lie_in_the_space(host: Running, tmp_path: Path) -> Non
     assert set(first) == {"lr"} and 0 <= first["lr"] <= 1
     host.observe(Suggested(3, 0, 0, first, ask=0), SpaceChanged(4, 1, {"b": {"_type": "choice", "_value": [7]}}))
     assert parameters(host.ask(1, space_version=1)) == {"b": 7}
+
+
+def test_a_users_answers_meet_the_constraints_and_nothing_else_is_asked_of_them(host: Running, tmp_path: Path) -> None:
+    space = {"n": {"_type": "randint", "_value": [0, 9]}}
+    host.send(setup(tmp_path, search_space=space, constraints=["n < 5"]))
+    assert isinstance(host.hear(), Ready)
+    assert parameters(host.ask(2))["n"] == 2
+    failed = host.ask(7)
+    assert isinstance(failed, Failed) and failed.number == 7
+    assert "the constraint 'n < 5' is not met" in failed.error
+
+
+@pytest.mark.parametrize(
+    ("name", "error"), [("Mine", "mine.Mine does not say multi_objective = True"), ("Several", None)]
+)
+def test_several_objectives_are_for_tuners_that_take_them(
+    host: Running, tmp_path: Path, name: str, error: str | None
+) -> None:
+    host.send(setup(tmp_path, name, objectives={"a": "maximize", "b": "minimize"}))
+    ready = host.hear()
+    assert isinstance(ready, Ready) and (error is None or error in (ready.error or ""))
+    if error is None:
+        assert ready.error is None
+        assert parameters(host.ask(118)) == {"objectives": [["a", "maximize"], ["b", "minimize"]]}
 
 
 def test_batch_answers_with_its_listed_configurations(host: Running, tmp_path: Path) -> None:

@@ -123,10 +123,26 @@ def test_what_a_metric_counts_as(text, number):
     assert values.number(text) == number
 
 
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("0.5", {"default": 0.5}),
+        ('{"a":1,"b":-2.5,"c":"x","d":true,"e":null,"f":[1],"g":"Infinity"}', {"a": 1.0, "b": -2.5, "g": math.inf}),
+        ('{"default":1}', {"default": 1.0}),
+        ("{}", {}),
+        ('"fast"', {}),
+        ("[1]", {}),
+        ("no JSON", {}),
+    ],
+)
+def test_the_numbers_of_a_metric_by_key(text, numbers):
+    assert values.numbers(text) == numbers
+
+
 def test_nan_is_a_number_that_is_not_finite():
     assert math.isnan(values.number('"NaN"') or 0.0)
 
 
 @given(st.binary(max_size=50))
 def test_number_takes_anything(data):
-    values.number(data)
+    assert values.number(data) == values.numbers(data).get("default")
