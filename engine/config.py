@@ -61,6 +61,7 @@ class Config(Struct, frozen=True, kw_only=True):
     max_trial_duration: str | None = None
     trial_gpu_number: int | None = None
     multi_phase: bool = False
+    multi_thread: bool = False  # a class in NNI's style: each request in a thread of its own, which may block
     max_phase_number: int | None = None
     max_phases_per_trial: int | None = None
     max_retries: int = 0

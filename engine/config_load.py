@@ -206,7 +206,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "max_trial_duration": _duration,
     "trial_gpu_number": _gpus,
     "multi_phase": _switch,
-    "multi_thread": _not_yet_if_true,
+    "multi_thread": _switch,
     "max_phase_number": _whole(1),
     "max_phases_per_trial": _whole(1),
     "max_retries": _whole(0, 1_000_000),
@@ -357,6 +357,8 @@ class _Reader:
         )
         config = self.resolved(config)
         self.fail()
+        if config.multi_thread and not config.tuner.is_users:
+            self.notes.append(f"multi_thread: not used by {config.tuner.name}, whose answers wait for no trial")
         if not config.max_trial_number and not config.max_experiment_duration:
             self.notes.append(
                 "no max_trial_number and no max_experiment_duration: the experiment runs until it is stopped"
@@ -599,8 +601,7 @@ class _Reader:
 
     def leave_out(self, values: dict[str, Any]) -> None:
         """Take away what is accepted but has no place in a config, saying so."""
-        for name in ("multi_thread", "use_annotation"):
-            values.pop(name, None)
+        values.pop("use_annotation", None)
         if values.pop("shared_storage", None) is not None:
             self.wrong(self.place("shared_storage"), "not yet; allowed: to leave it out")
         if values.pop("nni_manager_ip", None) is not None:

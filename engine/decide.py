@@ -28,6 +28,7 @@ from .events import (
     NotYet,
     Parameter,
     RequestParameter,
+    Status,
     Stop,
     Thinned,
     Tick,
@@ -59,7 +60,9 @@ from .requests import (
     Silent,
     Started,
     Suggests,
+    TunerDiffers,
     TunerFailed,
+    TunerHangs,
 )
 from .space import SpaceError, parse
 from .state import State, Trial
@@ -149,9 +152,15 @@ def decide(state: State, request: Request, clock: int) -> list[Draft]:
         case SaysExhausted():
             if not _asked(state, request.ask, request.attempt):
                 return []
-            return [Draft(ExhaustedFact(request.ask, request.seen, request.reason))]
+            ask = state.asks[request.ask]
+            only = request.trial and bool(ask.sender)
+            return [Draft(ExhaustedFact(request.ask, request.seen, request.reason, only), ask.trial if only else None)]
         case TunerFailed():
             return [Draft(TunerError(request.error[:2000], request.traceback[-20_000:], request.ask))]
+        case TunerDiffers():
+            return [Draft(TunerError(request.error[:2000], goes_on=True))]
+        case TunerHangs():
+            return _hangs(state, request, clock)
         case Hopeless():
             trial = state.trials[request.trial] if request.trial < len(state.trials) else None
             if trial is None or not trial.active or trial.kill:
@@ -345,6 +354,18 @@ def _suggests(state: State, request: Suggests) -> list[Draft]:
     return drafts
 
 
+def _hangs(state: State, request: TunerHangs, clock: int) -> list[Draft]:
+    asked = state.queues.asked
+    if not asked or not state.quiet or state.status == "PAUSED" or state.stopping or state.finished:
+        return []
+    trials = ", ".join(str(state.asks[number].trial) for number in asked[:5])
+    reason = (
+        f"the tuner has not answered for {request.seconds:g} s (asked for trial {trials}), and nothing runs or waits "
+        "to run whose result it could be waiting for"
+    )
+    return [Draft(Status("PAUSED", reason, clock))]
+
+
 def _kill(state: State, request: AskKill, clock: int) -> list[Draft]:
     trial = state.trials[request.trial] if 0 <= request.trial < len(state.trials) else None
     if trial is None:
@@ -408,7 +429,7 @@ def _constrained(state: State, raw: str) -> None:
 def _asked(state: State, number: int, attempt: int) -> bool:
     """Whether this is the answer to an ask that is open and was put just so."""
     ask = state.asks.get(number)
-    return ask is not None and ask.attempt == attempt and state.queues.asked == number
+    return ask is not None and ask.attempt == attempt and number in state.queues.asked
 
 
 def _launch_of(state: State, identity: str, attempt: int) -> Trial | None:

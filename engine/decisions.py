@@ -102,6 +102,7 @@ class _Check:
         if not ready.deterministic:
             return "not comparable: the tuner or the assessor says that it is not deterministic"
         self._state.tell, self._state.tell_intermediates = True, ready.observes == "intermediates"
+        self._state.tell_more = ready.stateful
         return ""
 
     def _check(self, fact: Fact) -> None:

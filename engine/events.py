@@ -146,23 +146,28 @@ class NotYet(Struct, frozen=True, omit_defaults=True):
 
 
 class Exhausted(Struct, frozen=True, omit_defaults=True):
-    """The tuner's answer: nothing more, ever."""
+    """The tuner's answer: nothing more, ever; with `trial` only nothing more for the trial that asks."""
 
     KIND: ClassVar[str] = "EXHAUSTED"
     VER: ClassVar[int] = 1
     ask: int
     seen: int
     reason: str = ""
+    trial: bool = False
 
 
 class TunerError(Struct, frozen=True, omit_defaults=True):
-    """A tuner or assessor raised, hung, died or answered nonsense; the ask, if any, is asked again."""
+    """A tuner or assessor raised, hung, died or answered nonsense; the ask, if any, is asked again.
+
+    With `goes_on` it is only said: a rebuilt tuner answers otherwise than the log, and goes on with the log's answers.
+    """
 
     KIND: ClassVar[str] = "TUNER_ERROR"
     VER: ClassVar[int] = 1
     error: str  # one line
     traceback: str = ""
     ask: int | None = None
+    goes_on: bool = False
 
 
 class Launch(Struct, frozen=True, omit_defaults=True):

@@ -4,8 +4,8 @@ Frames as in trial_sdk/wire.py: a big-endian u32 length and that many bytes of m
 module's limit, so that the engine reads it with a `Framer`; what the engine says may be longer (`MAX_TO_HOST`), since
 1 MiB of JSON can be more than that as msgpack.
 
-The host answers in order: Setup by Ready, AskNow by Answered, Waits, Spent or Failed. Observe is not answered; it may
-bring Verdicts, and Failed with number None.
+The host answers in order: Setup by Ready, AskNow by Answered, Waits, Spent or Failed (a concurrent tuner: whenever it
+likes). Observe is not answered; it may bring Verdicts, and Failed with number None; that of a rebuild, Differs.
 """
 
 from __future__ import annotations
@@ -54,13 +54,16 @@ class Bye(Struct, frozen=True, tag="bye"):
 class Ready(Struct, frozen=True, tag="ready"):
     """The tuner and the assessor stand, or why not (`error`, one line); then the host ends.
 
-    `observes` is "intermediates" when one of the two wants them, else "results".
+    `observes` is "intermediates" when one of the two wants them, else "results". `stateful`: one of the two is, so a
+    rebuild wants the asks among the facts. `concurrent`: AskNow is answered when the tuner likes, in any order.
     """
 
     observes: str = "results"
     deterministic: bool = True
     error: str | None = None
     traceback: str = ""
+    stateful: bool = False
+    concurrent: bool = False
 
 
 class Answered(Struct, frozen=True, tag="answered"):
@@ -86,12 +89,19 @@ class Waits(Struct, frozen=True, tag="waits"):
 
 
 class Spent(Struct, frozen=True, tag="spent"):
-    """Nothing more, ever."""
+    """Nothing more, ever; with `trial` only nothing more for the trial that asks."""
 
     number: int
     attempt: int
     seen: int
     reason: str = ""
+    trial: bool = False
+
+
+class Differs(Struct, frozen=True, tag="differs"):
+    """A stateful tuner was rebuilt, and says another thing than it did; the log's answers hold. Said once a rebuild."""
+
+    error: str  # one line
 
 
 class Failed(Struct, frozen=True, tag="failed"):
@@ -116,7 +126,7 @@ class Verdict(Struct, frozen=True, tag="verdict"):
 
 
 ToHost = Setup | Observe | AskNow | Bye
-FromHost = Ready | Answered | Waits | Spent | Failed | Verdict
+FromHost = Ready | Answered | Waits | Spent | Failed | Verdict | Differs
 
 _encoder = msgspec.msgpack.Encoder()
 _to_host: msgspec.msgpack.Decoder[ToHost] = msgspec.msgpack.Decoder(ToHost)

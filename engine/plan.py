@@ -128,10 +128,7 @@ def _brake(state: State) -> str:
             f"the first {state.ended} trials all failed and none reported anything; trial {last.number}: {last.reason}"
             + (f"\n{tail}" if tail else "")
         )
-    runs_for_itself = any(
-        not any(ask.trial == number and ask.sender for ask in state.asks.values()) for number in state.active
-    )
-    quiet = not state.ready and not runs_for_itself and not state.queues.asked
+    quiet = not state.queues.asked and state.quiet
     if state.asks and quiet and _next_ask(state) is None:
         why = next((ask.reason for ask in state.asks.values() if ask.reason), "no reason given")
         return f"the tuner says that it has nothing yet, and nothing runs that could change it ({why})"
@@ -212,30 +209,33 @@ def drain(state: State) -> list[Command]:
     for host, launches in state.lost.items():
         commands += [EndLost(host, *launch, grace) for launch in launches if launch in queues.lost]
     queues.lost = []
-    if not queues.asked and state.status not in ("PAUSED", "STOPPING", "STOPPED", "DONE", "ERROR"):
+    if state.status not in ("PAUSED", "STOPPING", "STOPPED", "DONE", "ERROR"):
+        commands += _asks_to_put(state, queues.asked)
+    return commands
+
+
+def _asks_to_put(state: State, asked: list[int]) -> list[AskTuner]:
+    """One ask after the other; a concurrent tuner gets all of them at once."""
+    commands: list[AskTuner] = []
+    while state.concurrent or not asked:
         ask = _next_ask(state)
-        if ask is not None:
-            queues.asked = ask.number
-            asking = state.trials[ask.trial]
-            commands.append(
-                AskTuner(
-                    ask.number,
-                    ask.attempt,
-                    ask.trial,
-                    asking.id if asking is not None else "",
-                    ask.phase,
-                    state.space_version,
-                    len(state.asks) - 1,
-                )
-            )
+        if ask is None:
+            break
+        asked.append(ask.number)
+        asking = state.trials[ask.trial]
+        name = asking.id if asking is not None else ""
+        commands.append(
+            AskTuner(ask.number, ask.attempt, ask.trial, name, ask.phase, state.space_version, len(state.asks) - 1)
+        )
     return commands
 
 
 def _next_ask(state: State) -> OpenAsk | None:
     """The first ask that is to be put now; a trial's own asks keep their order, since a phase is numbered by it."""
     before: set[int] = set()
+    told = max(state.last_told, state.queues.told)
     for ask in state.asks.values():
-        if ask.trial not in before and ask.waits_since < state.last_told:
+        if ask.trial not in before and ask.waits_since < told and ask.number not in state.queues.asked:
             return ask
         before.add(ask.trial)
     return None

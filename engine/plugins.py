@@ -10,7 +10,7 @@ are its options.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
@@ -19,6 +19,7 @@ from msgspec import Struct
 if TYPE_CHECKING:
     import numpy as np
 
+    from .config import Config
     from .space import Space
 
 Outcome: TypeAlias = Literal["completed", "stopped", "failed", "cancelled"]
@@ -53,6 +54,16 @@ class Ask:
     objectives: tuple[Objective, ...] = ()
     max_trial_number: int | None = None
     trial_concurrency: int = 1
+    results: Callable[[int, int], Awaitable[Ended]] | None = field(default=None, repr=False, compare=False)
+
+    def result_of(self, trial: int, phase: int = 0) -> Awaitable[Ended]:
+        """Wait for the end of another trial (or of one of its phases): only in an `async def suggest`.
+
+        It may have ended already, and it may have ended without a value: `Ended` says how.
+        """
+        if self.results is None:
+            raise RuntimeError("result_of needs a tuner with concurrent = True and an async def suggest")
+        return self.results(trial, phase)
 
     def generator(self, seed: int | None = None) -> np.random.Generator:
         """A fresh generator of its own for this ask: Philox keyed by (seed, number, attempt)."""
@@ -83,9 +94,10 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Exhausted:
-    """Nothing more, ever."""
+    """Nothing more, ever; with `trial` nothing more for the trial that asks for a further phase: it gets None."""
 
     reason: str = ""
+    trial: bool = False
 
 
 class Suggested(Struct, frozen=True, tag="Suggested", array_like=True):
@@ -123,6 +135,8 @@ class Ended(Struct, frozen=True, tag="Ended", array_like=True):
 
     `values`: with several objectives, the finite number of each in the config's order (`value` is the first); else
     empty. `violation`: by how much the result fails the outcome constraints; 0.0 when it meets them, and finite.
+    `raw`: the final result as JSON text, whatever was reported; "" when there is none, and for tuners that are not
+    `stateful`.
     """
 
     seq: int
@@ -132,6 +146,15 @@ class Ended(Struct, frozen=True, tag="Ended", array_like=True):
     value: float | None = None
     values: list[float] = []
     violation: float = 0.0
+    raw: str = ""
+
+
+class TrialEnded(Struct, frozen=True, tag="TrialEnded", array_like=True):
+    """A trial is over with all its phases, and no attempt will follow; only for plug-ins that are `stateful`."""
+
+    seq: int
+    trial: int
+    status: str  # SUCCEEDED, FAILED, USER_CANCELED, SYS_CANCELED, EARLY_STOPPED, LOST
 
 
 class Imported(Struct, frozen=True, tag="Imported", array_like=True):
@@ -160,7 +183,23 @@ class LimitsChanged(Struct, frozen=True, tag="LimitsChanged", array_like=True):
     max_trial_number: int | None
 
 
-Observation: TypeAlias = Suggested | Reported | Ended | Imported | SpaceChanged | LimitsChanged
+class Asked(Struct, frozen=True, tag="Asked", array_like=True):
+    """In a rebuild: an ask stands here in the log. The host puts it again to a `stateful` tuner, which never sees this.
+
+    `seq` is that of the fact before it; `answer` is what the log holds as the answer: JSON text of the parameters,
+    "wait", "exhausted", or "" where it comes later (a concurrent tuner) or never came.
+    """
+
+    seq: int
+    number: int
+    attempt: int
+    trial: int
+    trial_id: str
+    phase: int
+    answer: str = ""
+
+
+Observation: TypeAlias = Suggested | Reported | Ended | TrialEnded | Imported | SpaceChanged | LimitsChanged | Asked
 
 
 class Tuner(Protocol):
@@ -169,6 +208,11 @@ class Tuner(Protocol):
     Class attributes, all with these defaults when missing: `observes = "results"` (or "intermediates"),
     `deterministic = True`, `multi_objective = False` (True: it may be asked with several objectives), and
     `refuse(space) -> str | None`, a static method that says why it can't search a space.
+
+    `concurrent = True`: every ask is put at once, and may take until another trial has ended; facts are observed
+    meanwhile. A plain `suggest` then has a thread of its own for each ask, an `async def suggest` shares one thread
+    with `observe`. `stateful = True`: `suggest` learns, so that a rebuild puts all recorded asks again, each at its
+    place in the log (what was recorded as the answer holds); such a tuner also observes `TrialEnded`, and `Ended.raw`.
     """
 
     def suggest(self, ask: Ask) -> Suggestion | Wait | Exhausted:
@@ -195,4 +239,18 @@ class Assessor(Protocol):
 
     def verdict(self, trial: int) -> Stopped | None:
         """Whether this trial is to be stopped, now. O(log n); must not change later verdicts."""
+        ...
+
+
+class Style(Protocol):
+    """Makes tuners and assessors of classes that were written for another program; a file in tuners/."""
+
+    @staticmethod
+    def prepare() -> None:
+        """Called before a user's class is imported."""
+        ...
+
+    @staticmethod
+    def adapter(kind: str, cls: type[Any]) -> Callable[[Any, Config], Any] | None:
+        """What makes a "tuner" or "assessor" of an instance; None for a class that isn't of this style."""
         ...

@@ -39,7 +39,7 @@ from .events import (
     Update,
 )
 from .objectives import is_better, judge, step, with_result
-from .plugins import Ended, Imported, LimitsChanged, Outcome, Reported, SpaceChanged, Suggested
+from .plugins import Ended, Imported, LimitsChanged, Outcome, Reported, SpaceChanged, Suggested, TrialEnded
 from .state import Best, HostState, OpenAsk, Phase, Ranked, Sender, State, Trial
 
 _json: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
@@ -96,21 +96,26 @@ def reduce(state: State, fact: Fact) -> None:
             assert fact.trial is not None
             _parameter(state, fact, fact.trial, event)
         case NotYet():
-            queues.asked = 0
+            _answered(state, event.ask)
             ask = state.asks.get(event.ask)
             if ask is not None:
                 ask.attempt += 1
                 ask.waits_since, ask.reason = event.seen, event.reason
+        case Exhausted() if event.trial:
+            _answered(state, event.ask)
+            _release(state, event.ask)
         case Exhausted():
-            queues.asked = 0
+            queues.asked = []
             state.exhausted = event.reason or "the tuner has nothing more"
             _release_waiting(state)
             for number in [ask.number for ask in state.asks.values() if not ask.sender]:
                 del state.asks[number]
             while state.trials and state.trials[-1] is None:
                 state.trials.pop()
+        case TunerError() if event.goes_on:
+            _warn(state, event.error)
         case TunerError():
-            queues.asked = 0
+            queues.asked = []
             state.tuner_errors += 1
             state.last_error = event.error
         case Launch():
@@ -172,7 +177,7 @@ def _engine_started(state: State, event: EngineStarted) -> None:
     queues = state.queues
     queues.probe, queues.launch, queues.stop, queues.answer, queues.forget = [], [], [], [], []
     queues.lost = []
-    queues.asked = 0
+    queues.asked = []
     for ask in state.asks.values():
         ask.waits_since = -1
     for trial in state.made:
@@ -238,8 +243,7 @@ def _new_trial(state: State, fact: Fact, number: int, event: NewTrial) -> None:
 def _parameter(state: State, fact: Fact, number: int, event: Parameter) -> None:
     trial = state.trial(number)
     ask = state.asks.pop(event.ask, None)
-    if event.ask == state.queues.asked:
-        state.queues.asked = 0
+    _answered(state, event.ask)
     state.tuner_errors = 0
     trial.phases.append(Phase(event.parameters, event.ask))
     state.phases += 1
@@ -275,9 +279,7 @@ def _launch(state: State, fact: Fact, trial: Trial, event: Launch) -> None:
     elif trial.number in state.ready:
         state.ready.remove(trial.number)
     if (event.code and trial.code and event.code != trial.code) or _code_changed(state, trial, event):
-        warning = f"the code directory changed before trial {trial.number} (attempt {event.attempt})"
-        state.warnings.append(warning)
-        del state.warnings[:-100]
+        _warn(state, f"the code directory changed before trial {trial.number} (attempt {event.attempt})")
     trial.attempt, trial.host, trial.code = event.attempt, event.host, event.code
     trial.launching, trial.kill, trial.force, trial.reason = True, "", False, ""
     trial.pid = trial.exit_code = None
@@ -346,7 +348,7 @@ def _metric(state: State, fact: Fact, event: Metric) -> None:
     elif not violation and (state.best is None or is_better(state.settings, value, state.best.value)):
         state.best = Best(trial.number, event.phase, value)
     phase.told = True
-    _tell(state, Ended(fact.seq, trial.number, event.phase, "completed", value, values, violation))
+    _tell(state, Ended(fact.seq, trial.number, event.phase, "completed", value, values, violation, _raw(state, phase)))
 
 
 def _trial_end(state: State, fact: Fact, trial: Trial, event: TrialEnd) -> None:
@@ -369,8 +371,7 @@ def _trial_end(state: State, fact: Fact, trial: Trial, event: TrialEnd) -> None:
     for name in [ask.number for ask in state.asks.values() if ask.sender and ask.trial == trial.number]:
         ask = state.asks.pop(name)
         state.senders[ask.sender].ask = 0
-        if queues.asked == name:
-            queues.asked = 0
+        _answered(state, name)
     failed = event.status in ("FAILED", "LOST")
     if failed:
         trial.failures += 1
@@ -403,7 +404,10 @@ def _tell_end(state: State, fact: Fact, trial: Trial, status: str) -> None:
         value = None
         if outcome == "stopped":
             value = next((number for number in reversed(phase.intermediate) if math.isfinite(number)), None)
-        _tell(state, Ended(fact.seq, trial.number, index, outcome, value))
+        _tell(state, Ended(fact.seq, trial.number, index, outcome, value, raw=_raw(state, phase)))
+    if state.tell_more:
+        state.queues.news.append(TrialEnded(fact.seq, trial.number, status))
+        state.queues.told = fact.seq
 
 
 def _host(state: State, event: Host) -> None:
@@ -452,12 +456,32 @@ def _requeue(state: State, trial: Trial, reason: str) -> None:
 def _release_waiting(state: State) -> None:
     """Trials that wait for their next parameters get None: nothing more will come."""
     for number in [ask.number for ask in state.asks.values() if ask.sender]:
-        ask = state.asks.pop(number)
+        _answered(state, number)
+        _release(state, number)
+
+
+def _release(state: State, number: int) -> None:
+    """The trial with this ask gets None."""
+    ask = state.asks.pop(number, None)
+    if ask is not None and ask.sender:
         sender = state.senders[ask.sender]
         sender.ask, sender.answer_phase = 0, -1
         state.queues.answer.append(ask.sender)
-        if state.queues.asked == number:
-            state.queues.asked = 0
+
+
+def _answered(state: State, number: int) -> None:
+    """The ask is no longer with the tuner."""
+    if number in state.queues.asked:
+        state.queues.asked.remove(number)
+
+
+def _warn(state: State, warning: str) -> None:
+    state.warnings.append(warning)
+    del state.warnings[:-100]
+
+
+def _raw(state: State, phase: Phase) -> str:
+    return bytes(phase.final).decode() if state.tell_more and phase.final is not None else ""
 
 
 def _tell(state: State, observation: Suggested | Ended | Imported | SpaceChanged) -> None:

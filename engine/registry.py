@@ -3,7 +3,7 @@
 A built-in plug-in is one file: `tuners/grid_search.py` holds the class `GridSearch`, and both spellings (and NNI's,
 `gridsearch`, `GridSearchTuner`) find it, since upper case and underscores don't count. Third parties register an
 entry point in one of the groups below; a built-in name wins. A class with `suggest` is a tuner, one with `verdict` is
-an assessor, and one may be both.
+an assessor, and one may be both; one with `adapter` is a style: it makes tuners of classes in another system's manner.
 
 The constructor is the schema of its options: keyword-only arguments with annotations.
 """
@@ -27,22 +27,25 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from .errors import UsageError
+from .plugins import Style
 
-Kind: TypeAlias = Literal["tuner", "assessor", "training_service", "verb"]
+Kind: TypeAlias = Literal["tuner", "assessor", "training_service", "verb", "style"]
 
 GROUPS: dict[Kind, str] = {
     "tuner": "tune.tuners",
     "assessor": "tune.assessors",
     "training_service": "tune.training_services",
     "verb": "tune.verbs",
+    "style": "tune.styles",
 }
 _ROOMS: dict[Kind, str] = {
     "tuner": "tuners",
     "assessor": "tuners",
     "training_service": "training_services",
     "verb": "cli",
+    "style": "tuners",
 }
-_METHODS: dict[Kind, str] = {"tuner": "suggest", "assessor": "verdict"}
+_METHODS: dict[Kind, str] = {"tuner": "suggest", "assessor": "verdict", "style": "adapter"}
 _SUFFIX = re.compile(r"(?<=.)(tuner|assessor|advisor)$")
 
 
@@ -102,11 +105,18 @@ def training_service_class(name: str) -> type[Any]:
     return found
 
 
+def styles() -> list[type[Style]]:
+    """All styles, built-in and installed ones."""
+    return [find("style", name)[1] for name in names("style")]
+
+
 def user_class(code_directory: str, class_name: str) -> type[Any]:
     """The class `module.Class` from a folder of the user's. This runs user code: in the tuner host only.
 
     The folder is put in front of the import path and stays there, so that the class finds its neighbours.
     """
+    for style in styles():
+        style.prepare()
     module, _, name = class_name.rpartition(".")
     if code_directory not in sys.path:
         sys.path.insert(0, code_directory)
@@ -156,7 +166,7 @@ def _class_in(path: Path, stem: str, kind: Kind) -> str | None:
     if name is None or kind not in _METHODS or _METHODS[kind] in _methods(classes, name):
         return name
     known_bases = all(isinstance(base, ast.Name) and base.id in classes for base in classes[name].bases)
-    if known_bases:
+    if known_bases or kind == "style":
         return None
     # a base from elsewhere may bring the method: only the class itself can tell
     found = getattr(importlib.import_module(f"{_package()}.{_ROOMS[kind]}.{stem}"), name)

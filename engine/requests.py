@@ -119,12 +119,13 @@ class SaysWait(Struct, frozen=True):
 
 
 class SaysExhausted(Struct, frozen=True):
-    """The tuner's answer: nothing more."""
+    """The tuner's answer: nothing more (`trial`: for the trial that asks)."""
 
     ask: int
     attempt: int
     seen: int
     reason: str
+    trial: bool = False
 
 
 class TunerFailed(Struct, frozen=True):
@@ -133,6 +134,18 @@ class TunerFailed(Struct, frozen=True):
     ask: int | None
     error: str
     traceback: str
+
+
+class TunerDiffers(Struct, frozen=True):
+    """A rebuilt tuner that learns as it is asked says another thing than the log; it goes on with the log's."""
+
+    error: str
+
+
+class TunerHangs(Struct, frozen=True):
+    """A concurrent tuner has answered nothing for so long, while nothing ran that could let it."""
+
+    seconds: float
 
 
 class Hopeless(Struct, frozen=True):
@@ -199,6 +212,8 @@ Request = (
     | SaysWait
     | SaysExhausted
     | TunerFailed
+    | TunerDiffers
+    | TunerHangs
     | Hopeless
     | AskStop
     | AskKill

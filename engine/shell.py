@@ -28,12 +28,14 @@ from msgspec import Raw
 from ..trial_sdk import channel, values
 from ..trial_sdk.crash_point import point
 from . import config as config_room
+from . import recall
 from .code_hash import CodeHash
 from .config import Config
 from .decide import Draft, decide, microseconds
 from .events import EngineStarted, Event, Experiment, Fact, Metric, RequestParameter, Thinned, decode, encode
 from .home import Folder
 from .host_link import HostLink, TrainingService
+from .host_wire import Ready
 from .plan import (
     AnswerTrial,
     AskTuner,
@@ -225,8 +227,7 @@ class Engine:
         elif not isinstance(event, _PATIENT):
             self._urgent = True
         if state.queues.dirty and not self._planned:
-            self._planned = True
-            asyncio.get_running_loop().call_soon(self._plan)
+            self._plan_soon()
         elif state.queues.news and self._tuner is not None:
             self._feed()
         if self.on_fact is not None:
@@ -237,6 +238,11 @@ class Engine:
         news, self.state.queues.news = self.state.queues.news, []
         if news and self._tuner is not None:
             self._tuner.observe(news)
+
+    def _plan_soon(self) -> None:
+        if not self._planned:
+            self._planned = True
+            asyncio.get_running_loop().call_soon(self._plan)
 
     def _plan(self) -> None:
         """Add the intents, hand out the commands. Runs once after each burst of requests."""
@@ -257,6 +263,7 @@ class Engine:
                 self._carry_out(command)
         if self._tuner is not None:
             self._tuner.paused = state.status in ("PAUSED", "STOPPED", "DONE", "ERROR")
+            self._tuner.look(quiet=state.quiet)
         self._planned = False
         self._arm()
         self._wake.set()
@@ -449,21 +456,23 @@ class Engine:
         )
 
     # -- the tuner ------------------------------------------------------------------------------------------------
-    async def _history(self, intermediates: bool) -> list[Observation]:
-        state = self.state
-        state.tell, state.tell_intermediates = True, intermediates
+    async def _history(self, ready: Ready) -> list[Observation]:
+        state, intermediates = self.state, ready.observes == "intermediates"
+        state.tell, state.tell_intermediates, state.tell_more = True, intermediates, ready.stateful
         state.queues.news = []
         upto = state.seq
+        if ready.concurrent:  # the asks that stood behind the first one may be put too
+            state.concurrent = True
+            self._plan_soon()
         await self.until_durable(upto)
         path = self.folder.events
 
         def fold() -> list[Observation]:
-            past = State()
-            past.tell, past.tell_intermediates = True, intermediates
             with self._ports.read_log(path) as reader:
-                for row in reader.rows(upto=upto):
-                    reduce(past, decode(row))
-            return past.queues.news
+                facts = (decode(row) for row in reader.rows(upto=upto))
+                return recall.past(
+                    facts, intermediates=intermediates, stateful=ready.stateful, concurrent=ready.concurrent
+                )
 
         past = await asyncio.to_thread(fold)
         point("resume.history")

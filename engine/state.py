@@ -151,8 +151,9 @@ class Queues(Struct):
     answer: list[str] = []  # senders
     forget: list[tuple[str, int]] = []  # trial id, attempt
     lost: list[tuple[str, int]] = []  # trial id, attempt: LOST ones whose host has come back
-    asked: int = 0  # the ask that is with the tuner
+    asked: list[int] = []  # the asks that are with the tuner: one, or with a concurrent one many
     news: list[Observation] = []
+    told: int = 0  # seq of the last TrialEnded; `last_told` holds that of what every tuner observes
     dirty: bool = True
 
 
@@ -203,6 +204,8 @@ class State(Struct):
     queues: Queues = msgspec.field(default_factory=Queues)
     tell: bool = False  # whether anybody wants the observations (a viewer doesn't)
     tell_intermediates: bool = False
+    tell_more: bool = False  # raw finals and the ends of trials, for a tuner that is stateful
+    concurrent: bool = False  # the tuner takes all asks at once
 
     @property
     def settings(self) -> Config:
@@ -227,12 +230,18 @@ class State(Struct):
         """Nothing is left for an engine to do."""
         return self.status in ("DONE", "STOPPED", "ERROR") or (self.status == "PAUSED" and not self.active)
 
+    @property
+    def quiet(self) -> bool:
+        """Nothing runs, or waits to run, that could bring a result: trials that wait for parameters don't count."""
+        waiting = {ask.trial for ask in self.asks.values() if ask.sender}
+        return not self.ready and all(number in waiting for number in self.active)
+
     def digest(self) -> str:
         """The hash of everything that the log determines: equal for live, resume and view."""
         values = [
             getattr(self, name)
             for name in self.__struct_fields__
-            if name not in ("queues", "tell", "tell_intermediates")
+            if name not in ("queues", "tell", "tell_intermediates", "tell_more", "concurrent")
         ]
         return hashlib.blake2b(msgspec.msgpack.encode(values, enc_hook=_plain), digest_size=16).hexdigest()
 

@@ -4,11 +4,13 @@ Started as `python -m tune.engine.tuner_host FD` with one end of a socket pair; 
 message after the other, and ends when the socket closes. BLAS and torch are pinned to one thread before anything
 imports numpy: the same matrix gives other bits with two. stdout and stderr are the user's code's own.
 
-`Host` is all of it but the socket: messages in, messages out.
+`Host` is all of it but the socket: messages in, messages out. With a concurrent tuner (tuner_calls.py) the answers to
+asks come when the tuner likes, through `Host`'s `send`; without one `handle` waits for each.
 """
 
 from __future__ import annotations
 
+import inspect
 import io
 import math
 import os
@@ -19,6 +21,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -31,6 +34,7 @@ from .host_wire import (
     Answered,
     AskNow,
     Bye,
+    Differs,
     Failed,
     FromHost,
     Observe,
@@ -45,6 +49,7 @@ from .host_wire import (
 )
 from .plugins import (
     Ask,
+    Asked,
     Exhausted,
     LimitsChanged,
     Objective,
@@ -52,14 +57,18 @@ from .plugins import (
     Reported,
     SpaceChanged,
     Stopped,
+    Suggested,
     Suggestion,
+    TrialEnded,
     Wait,
 )
 from .points import EXTRAS
 from .space import Space, SpaceError, parse
+from .tuner_calls import Calls, Loop, Threads
 
 MAX_PARAMETERS = 1 << 20
 MAX_DECISION = 1 << 10
+PATIENCE = 10.0  # seconds in which a rebuilt concurrent tuner has to say again what it said
 _MAX_TRACEBACK = 8 << 10
 _THREADS = (
     "OMP_NUM_THREADS",
@@ -75,21 +84,37 @@ class _Nonsense(Exception):
     """An answer that is none; says what was found and what is allowed."""
 
 
+class _Call:
+    """An ask that a concurrent tuner has: `put` when the engine waits for its answer."""
+
+    def __init__(self, message: AskNow) -> None:
+        self.message = message
+        self.put = False
+        self.over = threading.Event()
+        self.found: Any = None
+        self.error: BaseException | None = None
+
+
 class Host:
     """A tuner and an assessor, fed with messages. `over` is true when no further message will be taken."""
 
-    def __init__(self) -> None:
+    def __init__(self, send: Callable[[FromHost], None] | None = None) -> None:
         self.over = False
+        self._send = send
         self._tuner: Any = None
         self._assessor: Any = None
         self._tuner_reads_all = False
         self._users = False  # the tuner is a class of the user's own: any space, any JSON object
         self._seed = 0
         self._space = Space({}, ())
+        self._space_version = 0
         self._constraints: list[str] = []
         self._objectives: tuple[Objective, ...] = ()
         self._limits = LimitsChanged(0, 1, None)
         self._seen = 0
+        self._calls: Calls | None = None  # of a concurrent tuner
+        self._open: dict[int, _Call] = {}
+        self._differs = False
 
     def handle(self, message: ToHost) -> Iterator[FromHost]:
         """The answers to one message, as they come."""
@@ -98,6 +123,8 @@ class Host:
                 yield self._setup(message)
             case Observe():
                 yield from self._observe(message)
+            case AskNow() if self._calls is not None:
+                yield from self._put(self._calls, message)
             case AskNow():
                 yield self._ask(message)
             case Bye():
@@ -124,7 +151,15 @@ class Host:
             if plugin is not None
         )
         wants = self._tuner_reads_all or self._assessor is not None
-        return Ready("intermediates" if wants else "results", deterministic)
+        if getattr(self._tuner, "concurrent", False):
+            suggest = self._tuner.suggest
+            self._calls = Loop(suggest) if inspect.iscoroutinefunction(suggest) else Threads(suggest)
+        return Ready(
+            "intermediates" if wants else "results",
+            deterministic,
+            stateful=_is_stateful(self._tuner) or _is_stateful(self._assessor),
+            concurrent=self._calls is not None,
+        )
 
     def _made_assessor(self, config: Config) -> Any:
         chosen = config.assessor
@@ -150,8 +185,16 @@ class Host:
     # -- facts ----------------------------------------------------------------------------------------------------
     def _observe(self, message: Observe) -> Iterator[FromHost]:
         for fact in message.facts:
+            if isinstance(fact, Asked):
+                yield from self._ask_again(fact)
+                continue
+            if isinstance(fact, Suggested) and not message.judge:
+                yield from self._said_again(fact)
             try:
-                self._take(fact)
+                if self._calls is None:
+                    self._take(fact)
+                else:
+                    self._calls.run(partial(self._take, fact))
             except (Exception, SystemExit) as error:
                 self.over = True
                 yield Failed(_line(error), traceback=_trace(error), fatal=True)
@@ -166,15 +209,18 @@ class Host:
             self._limits, self._seen = fact, fact.seq
             return
         if isinstance(fact, SpaceChanged):
-            self._space = self._parsed(fact.space)
-        if self._tuner is self._assessor:
-            self._tuner.observe(fact)
-        else:
-            if self._tuner_reads_all or not isinstance(fact, Reported):
-                self._tuner.observe(fact)
-            if self._assessor is not None:
-                self._assessor.observe(fact)
+            self._space, self._space_version = self._parsed(fact.space), fact.version
+        for plugin in dict.fromkeys((self._tuner, self._assessor)):  # one that is both observes once
+            if plugin is not None and self._wants(plugin, fact):
+                plugin.observe(fact)
         self._seen = fact.seq
+        if self._calls is not None:
+            self._calls.observed(fact)
+
+    def _wants(self, plugin: Any, fact: Observation) -> bool:
+        if isinstance(fact, TrialEnded):
+            return _is_stateful(plugin)
+        return plugin is self._assessor or self._tuner_reads_all or not isinstance(fact, Reported)
 
     def _verdict(self, trial: int) -> FromHost | None:
         try:
@@ -189,10 +235,15 @@ class Host:
 
     # -- asks -----------------------------------------------------------------------------------------------------
     def _ask(self, message: AskNow) -> FromHost:
-        number, attempt = message.number, message.attempt
-        ask = Ask(
-            number=number,
-            attempt=attempt,
+        try:
+            return self._reply(message, self._tuner.suggest(self._asking(message)), None)
+        except (Exception, SystemExit) as error:
+            return self._reply(message, None, error)
+
+    def _asking(self, message: AskNow) -> Ask:
+        return Ask(
+            number=message.number,
+            attempt=message.attempt,
             trial=message.trial,
             trial_id=message.trial_id,
             phase=message.phase,
@@ -203,18 +254,98 @@ class Host:
             objectives=self._objectives,
             max_trial_number=self._limits.max_trial_number,
             trial_concurrency=self._limits.trial_concurrency,
+            results=self._calls.result_of if isinstance(self._calls, Loop) else None,
         )
+
+    def _reply(self, message: AskNow, answer: Any, error: BaseException | None) -> FromHost:
+        number, attempt = message.number, message.attempt
         try:
-            answer = self._tuner.suggest(ask)
+            if error is not None:
+                return Failed(_line(error), number, attempt, _trace(error))
             if isinstance(answer, Wait):
                 return Waits(number, attempt, self._seen, _clean(str(answer.reason))[:1000])
             if isinstance(answer, Exhausted):
-                return Spent(number, attempt, self._seen, _clean(str(answer.reason))[:1000])
+                return Spent(number, attempt, self._seen, _clean(str(answer.reason))[:1000], bool(answer.trial))
             if not isinstance(answer, Suggestion):
                 raise _Nonsense(f"suggest gave {_short(answer)}; allowed: Suggestion, Wait, Exhausted")
             return self._checked(message, answer)
-        except (Exception, SystemExit) as error:
-            return Failed(_line(error), number, attempt, _trace(error))
+        except (Exception, SystemExit) as wrong:
+            return Failed(_line(wrong), number, attempt, _trace(wrong))
+
+    # -- asks of a concurrent tuner -------------------------------------------------------------------------------
+    def _put(self, calls: Calls, message: AskNow) -> Iterator[FromHost]:
+        """Have an ask answered: now or later. In a rebuild the tuner may be at it already."""
+        call = self._open.get(message.number)
+        if call is None or call.message.attempt != message.attempt:
+            call = self._begin(calls, message)
+        if self._send is None:
+            call.over.wait()
+            del self._open[message.number]
+            yield self._reply(message, call.found, call.error)
+            return
+        calls.run(partial(self._awaited, call, self._send))
+
+    def _begin(self, calls: Calls, message: AskNow) -> _Call:
+        call = self._open[message.number] = _Call(message)
+
+        def done(found: Any, error: BaseException | None) -> None:
+            call.found, call.error = found, error
+            call.over.set()
+            if call.put and self._send is not None:
+                self._deliver(call, self._send)
+
+        calls.start(self._asking(message), done)
+        return call
+
+    def _awaited(self, call: _Call, send: Callable[[FromHost], None]) -> None:
+        call.put = True
+        if call.over.is_set():
+            self._deliver(call, send)
+
+    def _deliver(self, call: _Call, send: Callable[[FromHost], None]) -> None:
+        if self._open.get(call.message.number) is call:
+            del self._open[call.message.number]
+        send(self._reply(call.message, call.found, call.error))
+
+    # -- asks of a rebuild ----------------------------------------------------------------------------------------
+    def _ask_again(self, fact: Asked) -> Iterator[FromHost]:
+        """Put a recorded ask again, since a stateful tuner learns of it; what was recorded as its answer holds."""
+        if not _is_stateful(self._tuner):
+            return
+        message = AskNow(fact.number, fact.attempt, fact.trial, fact.trial_id, fact.phase, self._space_version)
+        if self._calls is None:
+            yield from self._compared(fact.trial, fact.answer, self._ask(message))
+        else:
+            self._begin(self._calls, message)
+
+    def _said_again(self, fact: Suggested) -> Iterator[FromHost]:
+        """A concurrent tuner has to have answered by now, as it did then."""
+        call = self._open.pop(fact.ask, None) if fact.ask is not None and self._calls is not None else None
+        if call is None:
+            return
+        if not call.over.wait(0.0 if self._differs else PATIENCE):
+            yield from self._differing(f"asked again for trial {fact.trial}, the tuner does not answer")
+            return
+        reply = self._reply(call.message, call.found, call.error)
+        yield from self._compared(fact.trial, values.encode(fact.parameters), reply)
+
+    def _compared(self, trial: int, then: str, reply: FromHost) -> Iterator[FromHost]:
+        match reply:
+            case Answered():
+                now = reply.parameters
+            case Waits():
+                now = "wait"
+            case Spent():
+                now = "exhausted"
+            case _:
+                now = reply.error if isinstance(reply, Failed) else ""
+        if now != then:
+            yield from self._differing(f"asked again for trial {trial}, the tuner says {now[:200]}; then {then[:200]}")
+
+    def _differing(self, what: str) -> Iterator[FromHost]:
+        if not self._differs:
+            self._differs = True
+            yield Differs(_clean(f"{what}. What was said then holds; the tuner may think otherwise"))
 
     def _checked(self, message: AskNow, answer: Suggestion) -> Answered:
         if not isinstance(answer.parameters, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]  # user code
@@ -262,14 +393,13 @@ class Host:
 
 
 def _made(kind: registry.Kind, method: str, chosen: Algorithm, config: Config) -> Any:
+    adapter: Callable[[Any, Config], Any] | None = None
     if chosen.is_users:
         cls = registry.user_class(chosen.code_directory, chosen.class_name)
         if not callable(getattr(cls, method, None)):
-            if hasattr(cls, "generate_parameters") or hasattr(cls, "assess_trial"):
-                raise TypeError(
-                    f"{chosen.class_name} is a {kind} in NNI's style: not yet; allowed: a class with {method}"
-                )
-            raise TypeError(f"{chosen.class_name} has no method {method}; a {kind} needs one")
+            adapter = next(filter(None, (style.adapter(kind, cls) for style in registry.styles())), None)
+            if adapter is None:
+                raise TypeError(f"{chosen.class_name} has no method {method}; a {kind} needs one")
         wrong = registry.check_arguments(cls, chosen.class_args)
         if wrong:
             raise TypeError(f"{kind}.class_args: {'; '.join(wrong)}")
@@ -277,7 +407,12 @@ def _made(kind: registry.Kind, method: str, chosen: Algorithm, config: Config) -
             raise TypeError(f"{chosen.class_name} does not say multi_objective = True: it takes one objective only")
     else:
         cls = registry.find(kind, chosen.name)[1]
-    return registry.build(cls, chosen.class_args, config.optimize_mode)
+    made = registry.build(cls, chosen.class_args, config.optimize_mode)
+    return made if adapter is None else adapter(made, config)
+
+
+def _is_stateful(plugin: Any) -> bool:
+    return bool(getattr(plugin, "stateful", False))
 
 
 def _trial_number(value: Any) -> int:
@@ -337,13 +472,19 @@ def _trace(error: BaseException) -> str:
 # -- the process ------------------------------------------------------------------------------------------------------
 def serve(connection: socket.socket) -> None:
     """Take messages and send the answers, until Bye, the end of the socket, or a failure that ends the host."""
-    host = Host()
+    turn = threading.Lock()
+
+    def send(reply: FromHost) -> None:
+        with turn:
+            connection.sendall(from_host(reply))
+
+    host = Host(send)
     while not host.over:
         body = _read(connection)
         if body is None:
             return
         for reply in host.handle(read_to_host(body)):
-            connection.sendall(from_host(reply))
+            send(reply)
 
 
 def _read(connection: socket.socket) -> bytes | None:

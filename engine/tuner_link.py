@@ -2,6 +2,9 @@
 
 The host is rebuilt from the log whenever it is started: `Setup`, then every observation up to a point of the log, then
 what has happened since, then the asks, in the order in which they came. Nothing about it is on disk.
+
+A serial tuner has one ask at a time, and so long for its answer. A concurrent one may have many, and each may take as
+long as something runs that it could be waiting for: only then its time counts.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from ..trial_sdk.wire import Framer, WireError
 from . import host_wire
 from .plan import AskTuner
 from .plugins import Observation
-from .requests import Hopeless, Request, SaysExhausted, SaysWait, Suggests, TunerFailed
+from .requests import Hopeless, Request, SaysExhausted, SaysWait, Suggests, TunerDiffers, TunerFailed, TunerHangs
 
 _log = structlog.get_logger("tuner")
 _READ = 1 << 18
@@ -84,8 +87,8 @@ async def start_tuner_host(output: Path) -> TunerProcess:
 class TunerLink:
     """One tuner host after another, until `shutdown`.
 
-    `history(intermediates)` waits until the log is durable up to now, marks that point, and gives the observations up
-    to it in batches; from the mark on, `observe` gets what is new.
+    `history(ready)` marks this point of the log, waits until it is durable, and gives the observations up to it; from
+    the mark on, `observe` gets what is new.
     """
 
     def __init__(
@@ -94,7 +97,7 @@ class TunerLink:
         output: Path,
         timeout: float,
         submit: Callable[[Request], None],
-        history: Callable[[bool], Awaitable[list[Observation]]],
+        history: Callable[[host_wire.Ready], Awaitable[list[Observation]]],
         start: Callable[[Path], Awaitable[TunerProcess]] = start_tuner_host,
     ) -> None:
         self._config, self._output, self._timeout = config, output, timeout
@@ -103,7 +106,8 @@ class TunerLink:
         self._writer: asyncio.StreamWriter | None = None
         self._process: TunerProcess | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._asked: AskTuner | None = None
+        self._asked: dict[int, AskTuner] = {}  # those that the host has
+        self._concurrent = self._quiet = False
         self._ending = False
         self._idle = asyncio.Event()
         self.paused = False
@@ -118,16 +122,24 @@ class TunerLink:
         self._queue.append(command)
         self._flush()
 
+    def look(self, *, quiet: bool) -> None:
+        """Whether nothing runs that a concurrent tuner could be waiting for."""
+        if quiet != self._quiet:
+            self._quiet = quiet
+            if self._concurrent:
+                self._arm()
+
     async def run(self) -> None:
         """Serve until `shutdown`."""
         while not self._ending:
             error, traceback = await self._once()
             if self._idle.is_set():  # it was shut down meanwhile
                 return
-            asked, self._asked = self._asked, None
+            asked = next(iter(self._asked), None)
+            self._asked.clear()
             self._queue.clear()
             _log.error("tuner host ended", error=error)
-            self._submit(TunerFailed(asked.number if asked else None, error, traceback))
+            self._submit(TunerFailed(asked, error, traceback))
             if self.paused:
                 await self._idle.wait()
 
@@ -169,14 +181,20 @@ class TunerLink:
                     if message.error is not None:
                         return f"it can't be set up: {message.error}", message.traceback
                     self._queue = [item for item in self._queue if isinstance(item, AskTuner)]
-                    past = await self._history(message.observes == "intermediates")  # marks its point at once
+                    self._concurrent = message.concurrent
+                    past = await self._history(message)  # marks its point at once
                     for chunk in host_wire.observe(past, judge=False):
                         writer.write(chunk)
                         await writer.drain()
                     self._writer = writer
                     self._flush()
                 elif isinstance(message, host_wire.Failed):
+                    if message.number in self._asked:  # it is this ask that failed, of several
+                        self._asked = {message.number: self._asked[message.number]}
                     return message.error, message.traceback
+                elif isinstance(message, host_wire.Differs):
+                    _log.warning("the rebuilt tuner differs", reason=message.error)
+                    self._submit(TunerDiffers(message.error))
                 else:
                     self._hear(message)
         return "", ""
@@ -185,8 +203,8 @@ class TunerLink:
         if isinstance(message, host_wire.Verdict):
             self._submit(Hopeless(message.trial, message.seen, message.why))
             return
-        self._disarm()
-        self._asked = None
+        self._asked.pop(message.number, None)
+        self._arm()
         match message:
             case host_wire.Answered():
                 request: Request = Suggests(
@@ -202,7 +220,7 @@ class TunerLink:
             case host_wire.Waits():
                 request = SaysWait(message.number, message.attempt, message.seen, message.reason)
             case host_wire.Spent():
-                request = SaysExhausted(message.number, message.attempt, message.seen, message.reason)
+                request = SaysExhausted(message.number, message.attempt, message.seen, message.reason, message.trial)
         self._submit(request)
 
     def _flush(self) -> None:
@@ -224,13 +242,15 @@ class TunerLink:
                     )
                 )
             )
-            self._asked = item
+            self._asked[item.number] = item
             self._arm()
         writer.writelines(host_wire.observe(facts))
 
     def _arm(self) -> None:
+        """Give the open asks their time anew; none runs while a concurrent tuner may be waiting for a trial."""
         self._disarm()
-        self._timer = asyncio.get_running_loop().call_later(self._timeout, self._late)
+        if self._asked and (self._quiet or not self._concurrent):
+            self._timer = asyncio.get_running_loop().call_later(self._timeout, self._late)
 
     def _disarm(self) -> None:
         if self._timer is not None:
@@ -239,5 +259,8 @@ class TunerLink:
 
     def _late(self) -> None:
         _log.error("the tuner did not answer in time", seconds=self._timeout)
-        if self._process is not None:
+        self._timer = None
+        if self._concurrent:
+            self._submit(TunerHangs(self._timeout))
+        elif self._process is not None:
             self._process.kill()

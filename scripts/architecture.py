@@ -42,7 +42,7 @@ INTENTS = {
 }
 # A command: the requests that may answer it. Nobody answers an empty one: it may be said again at any time.
 ANSWERS = {
-    "AskTuner": ["Suggests", "SaysWait", "SaysExhausted", "TunerFailed"],
+    "AskTuner": ["Suggests", "SaysWait", "SaysExhausted", "TunerFailed", "TunerHangs"],
     "StartTrial": ["Started", "NotStarted"],
     "ProbeTrial": ["Started", "NotStarted", "NeverStarted", "Exited"],
     "StopTrial": ["Exited", "NotStarted", "NeverStarted"],
@@ -71,6 +71,7 @@ RULES = [
             ("SaysWait", "NOT_YET", "asked again once it can know more"),
             ("SaysExhausted", "EXHAUSTED", "no ask is open any more"),
             ("TunerFailed", "TUNER_ERROR", "asked again; after four in a row the experiment is PAUSED"),
+            ("TunerHangs", "STATUS", "the experiment is PAUSED"),
         ],
     ),
     Rule(

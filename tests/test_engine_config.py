@@ -242,7 +242,7 @@ def test_advisor_is_folded_into_the_tuner() -> None:
         ("[assessor]\nname = 'x'", "unknown assessor"),
         ("trial_code_directory = 'gone'", "trial_code_directory: "),
         ("trial_gpu_number = 1", "trial_gpu_number: found 1: not yet on the platform local"),
-        ("multi_thread = true", "multi_thread: found true: not yet"),
+        ("multi_thread = 1", "multi_thread: found 1; allowed: true or false"),
         ("use_annotation = true", "use_annotation: found true: not yet"),
         ("training_service = { platform = 'remote' }", "found 'remote': not yet; allowed: local"),
         ("training_service = { platform = 'loco' }", "found 'loco': unknown platform; allowed: local"),

@@ -599,7 +599,7 @@ def test_a_tuner_that_waits_with_nothing_running_pauses_with_its_reason() -> Non
 def test_exhausted_ends_done_when_the_last_trial_ends() -> None:
     core = running(make_config(trial_concurrency=2, max_trial_number=None), 2)
     end(core, 0, 0)
-    ask = core.state.asks[core.state.queues.asked]
+    ask = core.state.asks[core.state.queues.asked[0]]
     core.submit(SaysExhausted(ask.number, ask.attempt, 0, "the grid is done"))
     core.plan()
     assert core.state.status == "NO_MORE_TRIAL"

@@ -93,9 +93,6 @@ class Reads(Mine):
     observes = "intermediates"
     deterministic = False
 
-class NniStyle:
-    def generate_parameters(self, parameter_id, **kwargs): ...
-
 class Broken:
     def __init__(self): raise OSError("no model file")
     def suggest(self, ask): ...
@@ -273,7 +270,6 @@ def test_a_tuner_that_raises_in_observe_ends_the_host(host: Running, tmp_path: P
 @pytest.mark.parametrize(
     ("name", "class_args", "said"),
     [
-        ("NniStyle", {}, "mine.NniStyle is a tuner in NNI's style: not yet"),
         ("Judge", {}, "mine.Judge has no method suggest"),
         ("Broken", {}, "OSError: no model file"),
         ("Nobody", {}, "can't be imported: AttributeError"),
