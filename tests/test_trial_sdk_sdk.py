@@ -139,6 +139,24 @@ def test_multi_phase_waits_with_a_timeout_and_asks_once(launch):
     assert reports(launch) == [[Report(1, "R", 4, "")]]
 
 
+def test_an_attempt_that_begins_with_the_next_phase_asks_for_it(launch):
+    """Its phases all had a final when the attempt before it was stopped: the launch knows no parameters yet."""
+    Path(launch["TUNE_LAUNCH_DIR"], "parameters.json").write_text('{"phase":-1,"parameters":{}}')
+    done = python(
+        """
+        from tune.trial_sdk import *
+        for _ in range(2):
+            try:
+                get_next_parameter(timeout=0.02)
+            except TimeoutError as error:
+                print(error, get_current_parameter())
+        """,
+        launch | {"TUNE_MULTI_PHASE": "1"},
+    )
+    assert done.stdout.splitlines() == ["no parameters yet None"] * 2, done.stderr
+    assert reports(launch) == [[Report(1, "R", 0, "")]]
+
+
 def test_forked_and_threaded_reports_without_a_keeper(launch):
     done = python(
         """

@@ -133,16 +133,15 @@ def get_next_parameter(timeout: float | None = None) -> Any:
         _state.current = {}
         return _state.current
     with _taking:
-        if _state.text is None:
-            with open(f"{_launch}/parameters.json", "rb") as file:  # noqa: PTH123 -- pathlib is dear in a trial
-                first = msgspec.json.decode(file.read(), type=_Configuration)
-            _state.phase, _state.text = first.phase, bytes(first.parameters)
-        elif _multi_phase:
+        text = _state.text
+        if text is None and (first := _first()).phase >= 0:
+            _state.phase, text = first.phase, bytes(first.parameters)
+        elif text is None or _multi_phase:
             answer = _ask(timeout)
             if answer is None or answer.parameters is None:
                 return None
-            _state.phase, _state.text = answer.phase, answer.parameters.encode()
-        _state.current = msgspec.json.decode(_state.text)
+            _state.phase, text = answer.phase, answer.parameters.encode()
+        _state.text, _state.current = text, msgspec.json.decode(text)
         return _state.current
 
 
@@ -245,8 +244,14 @@ def get_output_dir() -> str:
 
 
 class _Configuration(msgspec.Struct):
-    phase: int
+    phase: int  # -1: every phase that the trial was given had its final before this attempt, so the next is asked for
     parameters: msgspec.Raw
+
+
+def _first() -> _Configuration:
+    """What this attempt was launched with."""
+    with open(f"{_launch}/parameters.json", "rb") as file:  # noqa: PTH123 -- pathlib is dear in a trial
+        return msgspec.json.decode(file.read(), type=_Configuration)
 
 
 def _ask(timeout: float | None) -> wire.Parameters | None:

@@ -9,6 +9,8 @@ import checker
 import pytest
 from harness import SPACE, Bench, limits
 
+from tune.engine.requests import AskTrial
+
 GRID = {"a": {"_type": "choice", "_value": [1, 2, 3]}, "b": {"_type": "choice", "_value": ["x", "y"]}}
 
 
@@ -37,6 +39,135 @@ def test_nni_02_trial_end_before_or_after_the_final_does_not_confuse_the_tuner(b
     state = experiment.run()
     assert (state.status, state.counts["SUCCEEDED"], state.tuner_errors) == ("DONE", 12, 0)
     assert not experiment.facts("TUNER_ERROR")
+
+
+# As NNI's tuners are: the result needs what the request left, and the trial's end takes it away.
+FORGETFUL = """
+import random
+import tune.nni as nni
+
+class Forgetful(nni.Tuner):
+    def __init__(self):
+        self.running, self.results, self.ended = {}, {}, []
+
+    def generate_parameters(self, parameter_id, **kwargs):
+        self.running[parameter_id] = {"x": random.random(), "n": parameter_id}
+        return self.running[parameter_id]
+
+    def receive_trial_result(self, parameter_id, parameters, value, **kwargs):
+        assert self.running[parameter_id] == parameters
+        self.results[parameter_id] = nni.extract_scalar_reward(value)
+
+    def trial_end(self, parameter_id, success, **kwargs):
+        assert parameter_id in self.results or not success
+        del self.running[parameter_id]
+"""
+
+
+def in_nnis_style(bench: Bench, source: str, name: str, **class_args: object) -> dict[str, object]:
+    (bench.code / "theirs.py").write_text(source)
+    return {"class_name": f"theirs.{name}", "code_directory": str(bench.code), "class_args": class_args}
+
+
+def test_nni_02_nni_12_a_final_reaches_a_tuner_in_nnis_style_before_its_trials_end(bench: Bench) -> None:
+    command = bench.script(
+        "import os, tune\np = tune.get_next_parameter()\n"
+        "if p['n'] == 3: os._exit(1)\ntune.report_final_result({'default': p['x']})\n"
+        "tune.report_final_result(7)\nos._exit(0)\n"
+    )
+    experiment = bench.experiment(
+        trial_command=command,
+        trial_concurrency=4,
+        max_trial_number=16,
+        tuner=in_nnis_style(bench, FORGETFUL, "Forgetful"),
+    )
+    state = experiment.run()
+    assert (state.status, state.counts["SUCCEEDED"], state.counts["FAILED"]) == ("DONE", 15, 1)
+    assert not experiment.facts("TUNER_ERROR") and not state.warnings
+
+
+# NNI's own weight-sharing test: a father writes a file, its children wait for it and check what they read.
+ASYNC_SHARING = """
+import os, threading
+import tune.nni as nni
+
+class SimpleTuner(nni.Tuner):
+    def __init__(self, folder, children):
+        self.folder, self.father = folder, threading.Event()
+        self.lock, self.count, self.children = threading.Lock(), 0, children
+
+    def generate_parameters(self, parameter_id, **kwargs):
+        with self.lock:
+            self.count += 1
+            father = self.count == 1
+        path = os.path.join(self.folder, "father")
+        if father:
+            return {"path": path, "father": True}
+        self.father.wait()
+        return {"path": path, "father": False, "checksum": self.checksum}
+
+    def receive_trial_result(self, parameter_id, parameters, value, **kwargs):
+        if parameters["father"]:
+            self.checksum = value["checksum"]
+            self.father.set()
+"""
+
+
+def test_nni_07_requests_that_wait_for_each_other_need_no_pool(bench: Bench) -> None:
+    """More requests wait than there are processors; in NNI two of them fill the pool, and nothing ever goes on."""
+    command = bench.script(
+        "import hashlib, os, time, tune\np = tune.get_next_parameter()\n"
+        "if p['father']:\n    time.sleep(0.5)\n    data = os.urandom(100_000)\n"
+        "    open(p['path'], 'wb').write(data)\n    checksum = hashlib.sha256(data).hexdigest()\n"
+        "else:\n    checksum = hashlib.sha256(open(p['path'], 'rb').read()).hexdigest()\n"
+        "    assert checksum == p['checksum']\n"
+        "tune.report_final_result({'default': 1, 'checksum': checksum})\n"
+    )
+    experiment = bench.experiment(
+        trial_command=command,
+        search_space={},
+        trial_concurrency=20,
+        max_trial_number=24,
+        multi_thread=True,
+        tuner=in_nnis_style(bench, ASYNC_SHARING, "SimpleTuner", folder=str(bench.base), children=23),
+    )
+    state = experiment.run()
+    assert (state.status, state.counts["SUCCEEDED"]) == ("DONE", 24), (state.reason, state.counts)
+    assert not experiment.facts("TUNER_ERROR")
+
+
+CUSTOMIZED = """
+import tune.nni as nni
+
+class Counts(nni.Tuner):
+    def __init__(self):
+        self.by_hand = []
+
+    def generate_parameters(self, parameter_id, **kwargs):
+        return {"x": 0.5, "n": 1, "by_hand": self.by_hand}
+
+    def receive_customized_trial_result(self, parameter_id, parameters, value, **kwargs):
+        self.by_hand.append([parameters["x"], value])
+"""
+
+
+def test_nni_14_the_result_of_a_trial_that_was_queued_by_hand_reaches_the_tuner(bench: Bench) -> None:
+    hold = bench.base / "go"
+    command = bench.script(
+        f"import os, time, tune\np = tune.get_next_parameter()\n"
+        f"while p['x'] == 0.5 and not os.path.exists({str(hold)!r}): time.sleep(0.02)\n"
+        "tune.report_final_result(p['x'] * 2)\n"
+    )
+    tuner = in_nnis_style(bench, CUSTOMIZED, "Counts")
+    experiment = bench.experiment(trial_command=command, tuner=tuner, trial_concurrency=1, max_trial_number=4)
+    experiment.start()
+    experiment.until(lambda state: state.active)
+    assert experiment.ask(AskTrial("test", '{"x": 8, "n": 2}'))
+    hold.touch()
+    state = experiment.finish()
+    assert (state.status, state.counts["SUCCEEDED"]) == ("DONE", 4), (state.reason, state.counts)
+    (by_hand,) = [trial.number for trial in state.made if trial.origin == "user"]
+    assert checker.parameters(experiment.rows())[3, 0]["by_hand"] == [[8, 16]] and by_hand != 3
 
 
 @pytest.mark.parametrize("tuner", ["TPE", "Random"])
@@ -215,6 +346,23 @@ def test_nni_16b_a_tuner_that_always_raises_pauses_the_experiment(bench: Bench) 
     state = experiment.finish()
     assert (state.status, state.counts["SUCCEEDED"]) == ("DONE", 4), (state.reason, state.counts)
     experiment.check(4)
+
+
+def test_nni_16c_a_tuner_in_nnis_style_that_raises_as_it_learns_is_rebuilt(bench: Bench) -> None:
+    mark = bench.base / "raised"
+    source = FORGETFUL.replace(
+        "assert self.running[parameter_id] == parameters",
+        f"import pathlib; mark = pathlib.Path({str(mark)!r})\n"
+        "        if parameter_id == 2 and not mark.exists(): mark.touch(); raise RuntimeError('once only')",
+    )
+    tuner = in_nnis_style(bench, source, "Forgetful")
+    experiment = bench.experiment(trial_command=bench.fake(steps=1), tuner=tuner, max_trial_number=6)
+    state = experiment.run()
+    assert (state.status, state.counts["SUCCEEDED"]) == ("DONE", 6), (state.reason, state.counts)
+    (error,) = experiment.facts("TUNER_ERROR")
+    assert "once only" in error.body["error"] and "receive_trial_result" in error.body["traceback"]
+    assert not state.warnings  # it was asked everything again, and said the same
+    experiment.check(6)
 
 
 def test_nni_17_zero_cost_trials_are_quick(bench: Bench) -> None:

@@ -279,6 +279,11 @@ class SimTrial:
         sdk = self._sdk(self.leader)
         sdk.phase = given["phase"]
         await asyncio.sleep(dice.uniform(0.01, 1.0))
+        if sdk.phase < 0:  # every phase had its final: this attempt begins with the next one
+            first = await sdk.parameters()
+            if first is None or first.parameters is None:
+                return
+            sdk.phase = first.phase
         for _ in range(settings.phases):
             for step in range(dice.randrange(settings.reports // 2, settings.reports + 1)):
                 if step == crash_at:
