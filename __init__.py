@@ -1,6 +1,7 @@
 """tune: hyper-parameter tuning and neural architecture search that never loses a trial.
 
 In a trial: `get_next_parameter`, `report_intermediate_result`, `report_final_result` and what stands beside them.
+In a program of your own: `AskTell`, and the errors that it raises.
 Nothing is imported before it is used, so `import tune` costs a trial next to nothing.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .engine.ask_tell import AskTell, NoMoreTrials, NoTrialYet, StudyEnded, TunerBroke
     from .trial_sdk import (
         get_attempt,
         get_current_parameter,
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "AskTell",
+    "NoMoreTrials",
+    "NoTrialYet",
+    "StudyEnded",
+    "TunerBroke",
     "get_attempt",
     "get_current_parameter",
     "get_experiment_id",
@@ -39,7 +46,14 @@ __all__ = [
 ]
 
 
+_ASK_TELL = ("AskTell", "NoMoreTrials", "NoTrialYet", "StudyEnded", "TunerBroke")
+
+
 def __getattr__(name: str) -> Any:
+    if name in _ASK_TELL:
+        from .engine import ask_tell
+
+        return getattr(ask_tell, name)
     if name in __all__:
         from .trial_sdk import sdk
 

@@ -12,8 +12,8 @@ from cyclopts import Parameter
 
 from ..engine import home
 from ..engine.client import View, engine_pid
-from ..engine.config import seconds
-from ..engine.errors import TuneError
+from ..engine.config import only_in_process, seconds
+from ..engine.errors import TuneError, UsageError
 from ..engine.plan import no_more_trials
 from ..engine.requests import AskUpdate
 from ..engine.state import State
@@ -53,6 +53,8 @@ def resume(
     view.close()
     if view.state.config is None:
         raise TuneError(f"the log of experiment {folder.id} is empty: it was never started")
+    if view.state.config.in_process:
+        raise UsageError(*only_in_process(folder.id))
     with Interrupts() as interrupts:
         begun = Begun(folder, interrupts, json, ends_of(view.state))
         begun.announce()

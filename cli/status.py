@@ -46,11 +46,13 @@ def _lines(experiment: Opened, seen: dict[str, object]) -> list[tuple[str, str]]
     lines.append(("Status", f"{word}: {first}" if first else word))
     lines += [("", line) for line in rest]
     if pid is None and not state.finished:
-        lines.append(("", f"no engine runs: go on with tune resume {seen['id']}"))
+        resume = f"AskTell.resume({seen['id']!r}) in Python" if settings.in_process else f"tune resume {seen['id']}"
+        lines.append(("", f"no engine runs: go on with {resume}"))
     counted = ", ".join(f"{count} {word}" for word, count in state.counts.items() if count)
     of = "" if settings.max_trial_number is None else f" of {settings.max_trial_number}"
     lines.append(("Trials", f"{len(state.made)}{of}{': ' if counted else ''}{counted}"))
-    lines.append(("", f"{settings.trial_concurrency} at a time; tuner {printable(settings.tuner.title)}"))
+    run = "asked and told by a program" if settings.in_process else f"{settings.trial_concurrency} at a time"
+    lines.append(("", f"{run}; tuner {printable(settings.tuner.title)}"))
     best, front = state.best, state.front
     if front and not front[0].violation:
         modes = ", ".join(f"{printable(key)} ({mode})" for key, mode in settings.objectives.items())

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..engine import home
-from ..engine.client import Client, engine_pid, stop_orphans
+from ..engine.client import Client, engine_pid, stop_orphans, stop_study
 from ..engine.errors import TuneError
 from ..engine.requests import AskStop
 from .reading import Json, actor, note, opened_at, say, say_json
@@ -28,6 +28,7 @@ def stop(
     """Stop an experiment: TERM to its trials, KILL after stop_grace. Returns when engine and trials are gone."""
     folder = home.find(id, running_only=True)
     with opened_at(folder) as experiment:
+        in_process = experiment.state.settings.in_process
         ended = experiment.state.status if experiment.state.finished and experiment.pid is None else ""
     if ended:
         said = f"experiment {folder.id} has already ended: {ended}"
@@ -35,7 +36,8 @@ def stop(
         said = ""
     else:
         note(f"no engine runs for experiment {folder.id}: what is left of it is ended")
-        stop_orphans(folder, actor=actor())
+        stop = stop_study if in_process else stop_orphans
+        stop(folder, actor=actor())
         said = ""
     with opened_at(folder) as experiment:
         status = experiment.status()

@@ -18,14 +18,15 @@ from collections.abc import AsyncIterator, Sequence
 from ..trial_sdk.crash_point import VARIABLE
 from ..trial_sdk.wire import Framer, WireError, decode, frame
 from . import lock as lock_room
+from .decide import Draft
 from .door_wire import Done, Durable, Refusal, Say, Watch, encoder, to_client
 from .errors import TuneError
-from .events import Fact, Row, UnknownEvent
+from .events import Fact, Row, Status, UnknownEvent
 from .events import decode as decode_row
 from .home import Folder
 from .log import LogError, Reader
 from .reduce import reduce
-from .requests import AskStop, PersonsRequest, Refused, Request
+from .requests import AskStop, Exited, PersonsRequest, Refused, Request
 from .state import State
 
 _running: list[subprocess.Popen[bytes]] = []
@@ -240,8 +241,19 @@ def stop_orphans(folder: Folder, *, actor: str) -> None:
     _start(folder, actor, AskStop(actor), None).wait()
 
 
-def write_offline(folder: Folder, *requests: Request) -> None:
+def stop_study(folder: Folder, *, actor: str) -> None:
+    """Write STOPPED into the log of a study whose program has ended (ask_tell.py); as `write_offline` otherwise."""
+    view = View(folder)
+    view.close()
+    state = view.state
+    gone = [Exited(one.id, one.attempt, None, state.wall_us, "gone") for one in map(state.trial, state.active)]
+    write_offline(folder, AskStop(actor), *gone, last=Draft(Status("STOPPED", f"stopped by {actor}", state.clock)))
+
+
+def write_offline(folder: Folder, *requests: Request, last: Draft | None = None) -> None:
     """Write what follows from these requests into the log of an experiment that has no engine; nothing is started.
+
+    `last` is written after it.
 
     `Refused` when one can't be done, `TuneError` when an engine runs or the log can't be written.
     """
@@ -252,7 +264,7 @@ def write_offline(folder: Folder, *requests: Request) -> None:
     except lock_room.LockHeld as error:
         raise TuneError(f"an engine runs this experiment: pid {error.holder.get('pid', '?')}") from error
     try:
-        asyncio.run(shell.Engine.offline(folder, *requests))
+        asyncio.run(shell.Engine.offline(folder, *requests, last=last))
     except LogError as error:
         raise TuneError(str(error), f"tune verify {folder.id} says more.") from error
     except UnknownEvent as error:

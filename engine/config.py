@@ -83,9 +83,23 @@ class Config(Struct, frozen=True, kw_only=True):
     training_service: TrainingService = TrainingService()
     tuner_gpu_indices: list[int] | None = None
 
+    @property
+    def in_process(self) -> bool:
+        """Whether a program asks and tells by itself (engine/ask_tell.py): no command is ever started."""
+        return self.trial_command == IN_PROCESS
 
+
+IN_PROCESS = "(AskTell)"  # the trial_command of a study that a program asks and tells: no shell could run it
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Config)
+
+
+def only_in_process(name: str) -> tuple[str, str]:
+    """Why no engine can run this experiment, and what to do: a message and its hint."""
+    return (
+        f"experiment {name} is asked and told by a Python program: there is no trial_command that an engine could run",
+        f"Go on with it in Python: AskTell.resume({name!r})",
+    )
 
 
 def encode(config: Config) -> bytes:

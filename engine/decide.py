@@ -285,6 +285,10 @@ def _exited(state: State, request: Exited, clock: int) -> list[Draft]:
         status, reason = KILLED.get(trial.kill, "SYS_CANCELED"), trial.kill
     elif request.reason == "lease":
         status, reason = "SYS_CANCELED", "no engine was heard for engine_lease"
+    elif request.reason == "gone":
+        status, reason = "SYS_CANCELED", "the program that had it has ended"
+    elif request.reason == "told":
+        status, reason = "FAILED", "told as failed"
     elif code == 0:
         status = "SUCCEEDED"
     else:

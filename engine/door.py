@@ -10,23 +10,49 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Protocol
 
 from ..trial_sdk.socket_dir import make_private, socket_path
 from ..trial_sdk.wire import Framer, WireError, decode, frame
 from .door_wire import Done, Durable, Refusal, Say, ToClient, Watch, encoder, from_client
-from .requests import Refused
-from .shell import Engine
+from .requests import PersonsRequest, Refused
 
 _READ = 1 << 16
 _MAX_CLIENTS = 64
 
 
+class Watcher(Protocol):
+    """Somebody who wants to know how far the log is durable."""
+
+    def durable(self, seq: int) -> None:
+        """Everything up to `seq` is on disk."""
+        ...
+
+
+class Inside(Protocol):
+    """What is behind the door: the shell's `Engine`, or the recorder of a study in somebody's program."""
+
+    @property
+    def watchers(self) -> set[Watcher]:
+        """Who hears how far the log is durable."""
+        ...
+
+    @property
+    def last_seq(self) -> int:
+        """How far the log is durable now."""
+        ...
+
+    async def ask(self, request: PersonsRequest) -> None:
+        """Take a person's request: returns when its facts are durable, raises `Refused` when there are none."""
+        ...
+
+
 class _Visitor:
     """One client's connection. Durable notices are coalesced: a slow reader gets the newest, not all."""
 
-    def __init__(self, engine: Engine, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, engine: Inside, writer: asyncio.StreamWriter) -> None:
         self._engine, self._writer = engine, writer
         self._asks: set[asyncio.Task[None]] = set()
         self._told = -1
@@ -47,7 +73,7 @@ class _Visitor:
                     message = decode(from_client, body)
                     if isinstance(message, Watch):
                         self._engine.watchers.add(self)
-                        self.durable(self._engine.log.last_seq)
+                        self.durable(self._engine.last_seq)
                     else:
                         task = asyncio.create_task(self._ask(message))
                         self._asks.add(task)
@@ -70,7 +96,7 @@ class _Visitor:
 
 
 @contextlib.asynccontextmanager
-async def open_door(engine: Engine, folder: Path) -> AsyncIterator[Path]:
+async def open_door(engine: Inside, folder: Path) -> AsyncGenerator[Path, None]:
     """Listen at the experiment's socket while the block runs; gives the socket's path."""
     path = socket_path(folder, ".e")
     make_private(path.parent)

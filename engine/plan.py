@@ -99,7 +99,7 @@ def intents(state: State, code: Callable[[], str]) -> list[Draft]:
     if drafts:
         return drafts
     drafts = _asks(state)
-    return drafts or _status(state)
+    return drafts or status_due(state)
 
 
 def no_more_trials(state: State) -> str:
@@ -169,7 +169,8 @@ def _asks(state: State) -> list[Draft]:
     return [Draft(RequestParameter(first_ask + index), first_trial + index) for index in range(max(wanted, 0))]
 
 
-def _status(state: State) -> list[Draft]:
+def status_due(state: State) -> list[Draft]:
+    """The change of status that is due: to NO_MORE_TRIAL, from there to DONE, or back to RUNNING."""
     why = no_more_trials(state)
     pending = any(not ask.sender for ask in state.asks.values()) or bool(state.ready)
     if not why or (pending and not state.time_up):
@@ -273,5 +274,7 @@ def waits_for(state: State, trial: Trial) -> str:
         return f"the experiment is {state.status}{before}"
     if state.hosts and not any(host.connected for host in state.hosts.values()):
         return f"no host is reached{before}"
+    if state.settings.in_process:
+        return f"the next ask() gets it{before}"
     used = len(state.active)
     return f"waits for a slot: {used} of {state.settings.trial_concurrency} are in use{before}"

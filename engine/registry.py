@@ -118,7 +118,7 @@ def user_class(code_directory: str, class_name: str) -> type[Any]:
     for style in styles():
         style.prepare()
     module, _, name = class_name.rpartition(".")
-    if code_directory not in sys.path:
+    if code_directory and code_directory not in sys.path:
         sys.path.insert(0, code_directory)
     importlib.invalidate_caches()
     found: type[Any] = _load(module, name, f"class {class_name} in {code_directory}")

@@ -74,7 +74,10 @@ class NeverStarted(Struct, frozen=True):
 
 
 class Exited(Struct, frozen=True):
-    """A launch is over."""
+    """A launch is over.
+
+    `reason`: "lease" (no engine was heard), "gone" (the program that had it has ended), "told" (as failed); else "".
+    """
 
     trial_id: str
     attempt: int

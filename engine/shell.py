@@ -19,7 +19,6 @@ import socket
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Protocol
 
 import anyio
 import structlog
@@ -32,6 +31,8 @@ from . import recall
 from .code_hash import CodeHash
 from .config import Config
 from .decide import Draft, decide, microseconds
+from .door import Watcher
+from .errors import TuneError
 from .events import EngineStarted, Event, Experiment, Fact, Metric, RequestParameter, Thinned, decode, encode
 from .home import Folder
 from .host_link import HostLink, TrainingService
@@ -61,14 +62,6 @@ LINGER = 0.05  # seconds that a batch of mere intermediates may wait
 BATCH_BYTES = 256 * 1024
 TUNER_TIMEOUT = 600.0  # seconds for one answer of the tuner
 _PATIENT = (Metric, RequestParameter, Thinned)
-
-
-class Watcher(Protocol):
-    """Somebody who wants to know how far the log is durable."""
-
-    def durable(self, seq: int) -> None:
-        """Everything up to `seq` is on disk."""
-        ...
 
 
 class Engine:
@@ -130,6 +123,9 @@ class Engine:
         engine = await cls._replayed(folder, on_full, ports or Ports())
         if not engine.state.seq:  # its first engine died before the first commit
             engine._begin(config_room.decode(folder.config.read_bytes()), actor)
+        elif engine.state.settings.in_process:
+            await engine.close()
+            raise TuneError(*config_room.only_in_process(folder.id))
         else:
             engine._started(actor)
         engine._apply(updates)
@@ -138,11 +134,13 @@ class Engine:
         return engine
 
     @classmethod
-    async def offline(cls, folder: Folder, *requests: Request) -> None:
-        """Write what follows from `requests` into a log that has no engine."""
+    async def offline(cls, folder: Folder, *requests: Request, last: Draft | None = None) -> None:
+        """Write what follows from `requests` into a log that has no engine, and after it `last`."""
         engine = await cls._replayed(folder, None, Ports())
         try:
             engine._apply(requests)
+            if last is not None:
+                engine._add(last)
             if engine._batch:
                 await engine._commit()
         finally:
@@ -183,6 +181,11 @@ class Engine:
         }
         event = EngineStarted(socket.gethostname(), os.getpid(), self.clock.now(), versions, actor)
         self._add(Draft(event))
+
+    @property
+    def last_seq(self) -> int:
+        """How far the log is durable."""
+        return self.log.last_seq
 
     # -- the inbox ------------------------------------------------------------------------------------------------
     def submit(self, request: Request) -> None:

@@ -96,11 +96,17 @@ class _Call:
 
 
 class Host:
-    """A tuner and an assessor, fed with messages. `over` is true when no further message will be taken."""
+    """A tuner and an assessor, fed with messages. `over` is true when no further message will be taken.
 
-    def __init__(self, send: Callable[[FromHost], None] | None = None) -> None:
+    One that is given here is taken instead of the one that the config names: a study's own object, or one to compare.
+    """
+
+    def __init__(
+        self, send: Callable[[FromHost], None] | None = None, *, tuner: Any = None, assessor: Any = None
+    ) -> None:
         self.over = False
         self._send = send
+        self._given = tuner, assessor
         self._tuner: Any = None
         self._assessor: Any = None
         self._tuner_reads_all = False
@@ -115,6 +121,11 @@ class Host:
         self._calls: Calls | None = None  # of a concurrent tuner
         self._open: dict[int, _Call] = {}
         self._differs = False
+
+    @property
+    def tuner(self) -> Any:
+        """The tuner, once `Setup` was answered: for a debugger to look at."""
+        return self._tuner
 
     def handle(self, message: ToHost) -> Iterator[FromHost]:
         """The answers to one message, as they come."""
@@ -139,7 +150,8 @@ class Host:
             self._objectives = tuple(Objective(key, mode) for key, mode in config.objectives.items())
             self._limits = LimitsChanged(0, config.trial_concurrency, config.max_trial_number)
             self._space = self._parsed(config.search_space)
-            self._tuner = _made("tuner", "suggest", config.tuner, config)
+            given = self._given[0]
+            self._tuner = _made("tuner", "suggest", config.tuner, config) if given is None else given
             self._assessor = self._made_assessor(config)
         except (Exception, SystemExit) as error:
             self.over = True
@@ -162,6 +174,8 @@ class Host:
         )
 
     def _made_assessor(self, config: Config) -> Any:
+        if self._given[1] is not None:
+            return self._given[1]
         chosen = config.assessor
         if chosen is None:
             return self._tuner if callable(getattr(self._tuner, "verdict", None)) else None

@@ -179,7 +179,7 @@ MUTANTS = [
         "len(state.trials) > settings.max_trial_number",
     ),
     Mutant("no stop is carried out", f"{_PLAN}:drain", "if trial.active and trial.kill:", "if False:"),
-    Mutant("done while trials run", f"{_PLAN}:_status", "if not state.active:", "if True:"),
+    Mutant("done while trials run", f"{_PLAN}:status_due", "if not state.active:", "if True:"),
     Mutant("no probe is carried out", f"{_PLAN}:drain", "commands += [ProbeTrial(number)", "_ = [ProbeTrial(number)"),
     # -- the channel --------------------------------------------------------------------------------------------------
     Mutant("what was read is not acknowledged", f"{_LINK}._hear", "if reports:", "if False:"),
