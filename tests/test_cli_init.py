@@ -31,6 +31,8 @@ CONTRACT = [
     "verify",
     "doctor",
     "hello",
+    "replay",
+    "why",
 ]
 
 
