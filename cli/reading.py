@@ -104,6 +104,11 @@ def find_trial(state: State, text: str) -> Trial:
     raise UsageError(f"experiment {state.id} has no trial {text!r}", known)
 
 
+def aside(yes: bool) -> contextlib.AbstractContextManager[object]:
+    """What user code prints in a block goes to stderr: it must not stand between our lines."""
+    return contextlib.redirect_stdout(sys.stderr) if yes else contextlib.nullcontext()
+
+
 # -- printing ---------------------------------------------------------------------------------------------------------
 def say(text: str = "") -> None:
     """One text and a line's end to stdout, also where the terminal's encoding lacks some of its characters."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Iterator
 from typing import Annotated, Any, cast
@@ -16,7 +15,7 @@ from ..engine.decisions import Knew, Said, Step
 from ..engine.errors import UsageError
 from ..engine.replay import LeftDebugger, Replay, named, plain
 from ..engine.tuner_host import pin_threads
-from .reading import Json, Reference, emit, json_text, number_text, printable, printable_lines, say, say_json
+from .reading import Json, Reference, aside, emit, json_text, number_text, printable, printable_lines, say, say_json
 
 _INDENT = " " * 4
 
@@ -188,8 +187,3 @@ def _arguments(text: str | None) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UsageError(f"--class-args: found {text}, allowed is a JSON object")
     return cast("dict[str, Any]", found)
-
-
-def aside(yes: bool) -> contextlib.AbstractContextManager[object]:
-    """What user code prints must not stand between our lines."""
-    return contextlib.redirect_stdout(sys.stderr) if yes else contextlib.nullcontext()

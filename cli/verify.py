@@ -14,7 +14,7 @@ from ..engine.errors import TuneError
 from ..engine.log import LogError
 from ..engine.tuner_host import pin_threads
 from ..engine.verify import verify as check
-from .reading import Json, printable, say, say_json
+from .reading import Json, aside, printable, say, say_json
 
 
 def verify(
@@ -36,7 +36,8 @@ def verify(
     checked = None
     if decisions and found.ok:
         pin_threads()
-        checked = check_decisions(folder)
+        with aside(True):
+            checked = check_decisions(folder)
     if json:
         more = {} if checked is None else {"decisions": dataclasses.asdict(checked)}
         say_json({**dataclasses.asdict(found), **more})

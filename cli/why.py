@@ -10,8 +10,8 @@ from cyclopts import Parameter
 from ..engine.decisions import Knew
 from ..engine.tuner_host import pin_threads
 from ..engine.why import explain
-from .reading import Json, find_trial, json_text, number_text, opened, printable, printable_lines, say, say_json
-from .replay import aside, knowing
+from .reading import Json, aside, find_trial, json_text, number_text, opened, printable, printable_lines, say, say_json
+from .replay import knowing
 
 _BY = {
     "assessor": "the assessor",
