@@ -41,11 +41,13 @@ def show(state: State, now_us: int) -> None:
     if not made:
         say("no trials yet")
         return
-    table(
-        ("NO", "ID", "STATUS", "RESULT", "TIME", "PARAMETERS", "REASON"),
-        [_row(state, one, now_us) for one in made],
-        right=(0, 3, 4),
-    )
+    columns = ["NO", "ID", "STATUS", "RESULT", "TIME", "PARAMETERS", "REASON"]
+    cells = [list(_row(state, one, now_us)) for one in made]
+    if any(one.continues is not None for one in made):
+        columns.insert(5, "FROM")
+        for row, one in zip(cells, made, strict=True):
+            row.insert(5, "-" if one.continues is None else str(one.continues))
+    table(columns, cells, right=(0, 3, 4))
     failed = [one for one in made if one.status == "FAILED" and one.stderr.strip()]
     for one in failed[-_FAILED_SHOWN:]:
         say()

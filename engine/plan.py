@@ -146,13 +146,28 @@ def _launches(state: State, code: Callable[[], str]) -> list[Draft]:
         if (name := state.trial(number).host) in load:
             load[name] += 1
     drafts: list[Draft] = []
-    for number in list(state.ready)[:free]:
-        trial = state.trial(number)
+    for trial in map(state.trial, state.ready):
+        if len(drafts) == free:
+            break
+        if unfinished_parent(state, trial) is not None:
+            continue
         phase = open_phase(state, trial)
         name = min(load, key=load.__getitem__)  # the host with the fewest trials; of equals the first
         load[name] += 1
-        drafts.append(Draft(Launch(trial.attempt, name, phase or 0, code()), number))
+        drafts.append(Draft(Launch(trial.attempt, name, phase or 0, code()), trial.number))
     return drafts
+
+
+def unfinished_parent(state: State, trial: Trial) -> int | None:
+    """The trial that still runs and whose checkpoint this one continues: it may still write, so this one waits.
+
+    A multi-phase trial runs on after the phase that is continued, so nobody waits for it.
+    """
+    number = trial.continues
+    if number is None or state.settings.multi_phase or not 0 <= number < trial.number:
+        return None
+    parent = state.trials[number]
+    return number if parent is not None and parent.active else None
 
 
 def _asks(state: State) -> list[Draft]:
@@ -276,5 +291,8 @@ def waits_for(state: State, trial: Trial) -> str:
         return f"no host is reached{before}"
     if state.settings.in_process:
         return f"the next ask() gets it{before}"
+    parent = unfinished_parent(state, trial)
+    if parent is not None:
+        return f"waits for the end of trial {parent}, whose checkpoint it continues{before}"
     used = len(state.active)
     return f"waits for a slot: {used} of {state.settings.trial_concurrency} are in use{before}"

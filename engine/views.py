@@ -137,6 +137,7 @@ def trial(state: State, one: Trial, home: str) -> dict[str, Any]:
         "stdout": f"{home}/{one.id}/stdout",
         "stderr": f"{home}/{one.id}/stderr",
         "phases": phases,
+        "continues": one.continues,
     }
 
 

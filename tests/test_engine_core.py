@@ -31,6 +31,7 @@ from tune.engine.plan import (
     StopTrial,
     drain,
     intents,
+    waits_for,
 )
 from tune.engine.plugins import Ended, Imported, Suggested
 from tune.engine.reduce import open_phase, reduce
@@ -158,7 +159,8 @@ class World:
         elif roll < 0.10:
             self.core.submit(TunerFailed(ask.number, "boom", ""))
         else:
-            request = Suggests(ask.number, ask.attempt, seen, json.dumps({"x": self.dice.random()}))
+            continues = self.dice.randrange(ask.trial + 2) if self.dice.random() < 0.4 else None
+            request = Suggests(ask.number, ask.attempt, seen, json.dumps({"x": self.dice.random()}), continues)
             self.core.submit(request)
             if self.dice.random() < 0.2:
                 self.core.submit(request)  # an answer that comes twice
@@ -328,6 +330,44 @@ def check_facts(core: Core) -> None:
         if isinstance(fact.event, TrialEnd):
             assert (fact.trial, fact.event.attempt) not in ends
             ends.add((fact.trial, fact.event.attempt))
+
+
+def test_a_trial_that_continues_another_is_launched_when_that_one_has_ended() -> None:
+    core = running(make_config(trial_concurrency=2, max_trial_number=3), 2)
+    report(core, 1, "F", "0.5")
+    report(core, 1, "F", "0.7", trial=1)
+    end(core, 0, 1)
+    [ask] = [command for command in core.plan() if isinstance(command, AskTuner)] or [
+        core.state.asks[core.state.queues.asked]
+    ]
+    core.submit(Suggests(ask.number, ask.attempt, core.state.last_told, '{"x": 0.5}', continues=0))
+    assert not [command for command in core.plan() if isinstance(command, StartTrial)]
+    child = core.state.trial(2)
+    assert child.continues == 0 and waits_for(core.state, child).startswith("waits for the end of trial 0, whose")
+    assert core.state.status == "RUNNING"
+    found = core.state.trial(0)
+    core.submit(Exited(found.id, found.attempt, 0, 5, "", ""))
+    assert [command.trial for command in core.plan() if isinstance(command, StartTrial)] == [2]
+
+
+def test_others_do_not_wait_behind_one_that_waits_for_its_parent() -> None:
+    core = running(make_config(trial_concurrency=2, max_trial_number=4), 2)
+    end(core, 0, 1)
+    core.submit(AskTrial("me", '{"x": 1}'))
+    ask = core.state.asks[core.state.queues.asked]
+    core.submit(Suggests(ask.number, ask.attempt, core.state.last_told, '{"x": 0.5}', continues=0))
+    started = [command.trial for command in core.plan() if isinstance(command, StartTrial)]
+    assert started == [3] and core.state.trial(3).origin == "user"
+    assert list(core.state.ready) == [2]
+
+
+def test_a_parent_that_is_not_there_is_not_waited_for() -> None:
+    for number in (2, 7, 10**9):  # itself, and trials that were not made before it
+        core = running(make_config(trial_concurrency=2, max_trial_number=3), 2)
+        end(core, 0, 1)
+        ask = core.state.asks[core.state.queues.asked]
+        core.submit(Suggests(ask.number, ask.attempt, core.state.last_told, '{"x": 0.5}', continues=number))
+        assert [command.trial for command in core.plan() if isinstance(command, StartTrial)] == [2]
 
 
 # -- single rules -----------------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ STATUS_KEYS = [
 ]
 TRIAL_KEYS = [
     *("number", "id", "status", "reason", "attempt", "parameters", "final", "intermediate", "pid", "host"),
-    *("exit_code", "created", "started", "ended", "stdout", "stderr", "phases"),
+    *("exit_code", "created", "started", "ended", "stdout", "stderr", "phases", "continues"),
 ]
 FOLDER = Path("/home/me/tune-experiments/p43ny6ew")
 

@@ -217,6 +217,7 @@ async def test_a_trial_from_launch_to_exit(w):
         print(get_next_parameter(), get_current_parameter("lr"), get_next_parameter())
         print(get_experiment_id(), get_trial_id(), get_sequence_id(), get_attempt())
         print(get_output_dir() == os.environ["NNI_OUTPUT_DIR"], os.environ["NNI_PLATFORM"], os.environ["MINE"])
+        assert os.environ["TUNE_CHECKPOINT_DIR"] == os.path.realpath(get_output_dir() + "/../../checkpoints")
         print(os.environ.get("TAKEN"), os.environ["PATH"].split(":")[0], os.getcwd(), os.read(0, 1))
         report_intermediate_result({"default": 1, "x": float("nan")})
         report_final_result(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -103,6 +104,31 @@ def test_without_a_keeper_everything_is_in_the_spool(launch):
             Report(5, "F", 4, '{"default":4,"x":"y"}'),
         ]
     ]
+
+
+def test_checkpoint_folders_are_where_the_trial_finds_them(launch, tmp_path):
+    parameters = Path(launch["TUNE_LAUNCH_DIR"]) / "parameters.json"
+    script = """
+        import os
+        from tune.trial_sdk import *
+        p = get_next_parameter()
+        print(p["load_checkpoint_dir"], p["save_checkpoint_dir"], p is get_current_parameter())
+        print(os.path.isdir(p["load_checkpoint_dir"]), os.path.isdir(p["save_checkpoint_dir"]))
+        """
+    env = launch | {"TUNE_CHECKPOINT_DIR": f"{tmp_path}/checkpoints"}
+    shared = tmp_path / "shared"
+    for load, save, expected in (
+        ("checkpoints/7", "checkpoints/12", (f"{tmp_path}/checkpoints/7", f"{tmp_path}/checkpoints/12")),
+        (f"{shared}/0-1", f"{shared}/0-2", (f"{shared}/0-1", f"{shared}/0-2")),
+    ):
+        given = {"load_checkpoint_dir": load, "save_checkpoint_dir": save, "TRIAL_BUDGET": 3}
+        parameters.write_text(json.dumps({"phase": 0, "parameters": given}))
+        done = python(script, env)
+        assert done.stdout.splitlines() == [f"{expected[0]} {expected[1]} True", "False True"], done.stderr
+    for value in ('"warm"', '"checkpoints/"', '"checkpoints/.."', '"checkpoints/a/b"', "3"):  # somebody's own values
+        parameters.write_text('{"phase":0,"parameters":{"load_checkpoint_dir":' + value + "}}")
+        done = python("from tune.trial_sdk import *\nprint(get_next_parameter()['load_checkpoint_dir'])", env)
+        assert done.stdout.strip() == value.strip('"')
 
 
 def test_a_refused_value_costs_nothing(launch):

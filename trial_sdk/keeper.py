@@ -337,6 +337,7 @@ class Keeper:
             TUNE_TRIAL_NUMBER=str(message.number),
             TUNE_ATTEMPT=str(launch.attempt),
             TUNE_OUTPUT_DIR=output,
+            TUNE_CHECKPOINT_DIR=os.fspath(launch.folder.path.parents[2] / "checkpoints"),
             TUNE_CODE_DIR=message.cwd,
             TUNE_SOCKET=os.fspath(self.path),
             NNI_PLATFORM="local",

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from _thread import RLock, allocate_lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -26,6 +26,7 @@ STANDALONE = "STANDALONE"
 
 _launch = os.environ.get("TUNE_LAUNCH_DIR", "")
 _multi_phase = os.environ.get("TUNE_MULTI_PHASE") == "1"
+_checkpoints = os.environ.get("TUNE_CHECKPOINT_DIR", "")
 
 
 class _Process:
@@ -123,6 +124,8 @@ def get_next_parameter(timeout: float | None = None) -> Any:
     Without `multi_phase` each call gives the same configuration. The wait for a further phase has no end unless
     `timeout` (seconds) sets one: `TimeoutError`, and the next call goes on waiting for the same answer. Stand-alone it
     is `{}`, with one warning.
+
+    `load_checkpoint_dir` and `save_checkpoint_dir`, which some tuners give, are absolute paths here; the second exists.
     """
     if not _launch:
         if not _state.warned:
@@ -141,7 +144,7 @@ def get_next_parameter(timeout: float | None = None) -> Any:
             if answer is None or answer.parameters is None:
                 return None
             _state.phase, text = answer.phase, answer.parameters.encode()
-        _state.text, _state.current = text, msgspec.json.decode(text)
+        _state.text, _state.current = text, _with_checkpoints(msgspec.json.decode(text))
         return _state.current
 
 
@@ -252,6 +255,23 @@ def _first() -> _Configuration:
     """What this attempt was launched with."""
     with open(f"{_launch}/parameters.json", "rb") as file:  # noqa: PTH123 -- pathlib is dear in a trial
         return msgspec.json.decode(file.read(), type=_Configuration)
+
+
+def _with_checkpoints(parameters: Any) -> Any:
+    """The same, with checkpoint folders where they lie here: the log names those of an experiment `checkpoints/12`."""
+    if not isinstance(parameters, dict):
+        return parameters
+    found = cast("dict[str, Any]", parameters)
+    for key in ("load_checkpoint_dir", "save_checkpoint_dir"):
+        path = found.get(key)
+        if not isinstance(path, str):
+            continue
+        head, _, name = path.partition("/")
+        if head == "checkpoints" and name not in ("", ".", "..") and "/" not in name and _checkpoints:
+            found[key] = path = f"{_checkpoints}/{name}"
+        if key == "save_checkpoint_dir" and path.startswith("/"):
+            os.makedirs(path, exist_ok=True)  # noqa: PTH103 -- pathlib is dear in a trial
+    return found
 
 
 def _ask(timeout: float | None) -> wire.Parameters | None:
