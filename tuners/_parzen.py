@@ -147,13 +147,16 @@ class Density:
         result: Floats = top + np.log(np.exp(logs - top[:, None]).sum(axis=1))
         return result
 
-    def sample(self, generator: np.random.Generator, count: int) -> Floats:
-        """`count` rows drawn from the mixture, (count x d)."""
+    def sample(
+        self, generator: np.random.Generator, count: int, *, wider: float = 1.0, narrowest: float = 0.0
+    ) -> Floats:
+        """`count` rows drawn from the mixture, (count x d); its numeric kernels `wider` times as wide, and at least
+        `narrowest` before that."""
         axes = self.axes
         picked = np.searchsorted(self._cumulative, generator.random(count), side="right")
         picked = np.minimum(picked, len(self._cumulative) - 1)
         rows = np.empty((count, axes.count))
-        mu, sigma = self._mu[picked], self._sigma[picked]
+        mu, sigma = self._mu[picked], np.maximum(self._sigma[picked], narrowest) * wider
         u = generator.random(mu.shape)
         low, high = normal_cdf(-mu / sigma), normal_cdf((1.0 - mu) / sigma)
         drawn = mu + sigma * np.interp(low + u * (high - low), _PHI, _Z)
