@@ -13,10 +13,14 @@ from tune.engine import registry
 from tune.engine.plugins import Ended, Imported, Reported, SpaceChanged, Stopped, Suggested
 
 ASSESSORS = registry.names("assessor")
+NEEDED: dict[str, dict[str, Any]] = {  # what an assessor can't be built without
+    "Curvefitting": {"epoch_num": 13},
+    "Threshold": {"lower": 0.1, "upper": 1.1},
+}
 
 
 def assessor(name: str, **arguments: Any) -> Any:
-    return registry.build(registry.assessor_class(name), arguments)
+    return registry.build(registry.assessor_class(name), {**NEEDED.get(name, {}), **arguments})
 
 
 def history(seed: int, sign: float = 1.0) -> list[Any]:
@@ -133,4 +137,4 @@ class TestAssessor:
         with pytest.raises(TypeError):
             cls(optimise_mode="maximize")
         assert registry.check_arguments(cls, {"no_such_argument": 1})
-        assert registry.check_arguments(cls, {"optimize_mode": "minimize"}) == []
+        assert registry.check_arguments(cls, {"optimize_mode": "minimize", **NEEDED.get(name, {})}) == []
