@@ -31,6 +31,7 @@ class Point:
     value: float | None = None
     values: list[float] = field(default_factory=list[float])
     violation: float = 0.0
+    trial: int | None = None  # whose point it is; None: imported
 
 
 class History:
@@ -46,7 +47,7 @@ class History:
         match fact:
             case Suggested():
                 self._open[fact.trial, fact.phase] = len(self.points)
-                self.points.append(Point(fact.parameters))
+                self.points.append(Point(fact.parameters, trial=fact.trial))
             case Ended():
                 index = self._open.pop((fact.trial, fact.phase), None)
                 if index is not None:
