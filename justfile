@@ -41,6 +41,10 @@ mutants *OPTIONS='--seeds 400 --jobs 2':
 bench *NAMES:
     .venv/bin/python benchmarks/table.py {{NAMES}}
 
+# Tuners compared by what they find: ours and the peers installed, with intervals; options go to benchmarks/tuners/run.py.
+bench-tuners *OPTIONS:
+    .venv/bin/python benchmarks/tuners/run.py {{OPTIONS}}
+
 # Build the wheel into dist/ and check what is in it.
 wheel:
     rm -rf build dist src/*.egg-info
