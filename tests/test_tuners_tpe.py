@@ -11,7 +11,7 @@ import pytest
 from tune.engine.plugins import Ask, Ended, Suggested, Suggestion
 from tune.engine.space import parse
 from tune.tuners.random import Random
-from tune.tuners.tpe import GOOD, REST, TPE, TpeArgs, _Table
+from tune.tuners.tpe import GOOD, REST, TPE, TpeArgs, _gains, _Table
 
 SPACE = parse(
     {
@@ -85,6 +85,34 @@ def test_what_fails_is_avoided() -> None:
         if n >= 40:
             late.append(failed)
     assert np.mean(late) < 0.15
+
+
+def test_infeasible_results_are_worse_than_any_feasible_one() -> None:
+    tuner = TPE(optimize_mode="minimize")
+    late = []
+    for n in range(120):  # the loss falls towards x = -5, where the outcome constraint fails more and more
+        answer = tuner.suggest(Ask(n, 0, n, "t", 0, SPACE, 0, 0))
+        assert isinstance(answer, Suggestion)
+        p = dict(answer.parameters)
+        tuner.observe(Suggested(n, n, 0, p))
+        tuner.observe(Ended(n, n, 0, "completed", p["x"], violation=max(0.0, 2.0 - p["x"])))
+        late.append(p["x"])
+    assert tuner._table is not None
+    ranking = tuner._table.ranking
+    first = next(i for i, one in enumerate(ranking) if one[0] > 0)
+    assert all(one[0] == 0 for one in ranking[:first]) and all(one[0] > 0 for one in ranking[first:])
+    assert abs(float(np.median(late[60:])) - 2.0) < 1.0
+
+
+def test_good_ones_weigh_as_much_as_they_are_better() -> None:
+    ranking = [(0.0, 1.0, 0), (0.0, 3.0, 1), (0.0, 4.0, 2), (0.0, 5.0, 3)]
+    assert _gains(ranking, 3) == pytest.approx([3 * 4 / 7, 3 * 2 / 7, 3 * 1 / 7])
+    assert _gains(ranking[:3], 3) == pytest.approx([3 * 3 / 4, 3 * 1 / 4, 0.0])  # there is no other one
+    assert _gains([(0.0, 1.0, 0), (0.0, 1.0, 1), (0.0, 1.0, 2)], 2) == [1.0, 1.0]
+    assert _gains([(0.0, 1.0, 0), (0.0, 2.0, 1), (0.5, -9.0, 2)], 3) == [3.0, 0.0, 0.0]
+    assert _gains([(0.5, 1.0, 0), (0.7, 1.0, 1)], 1) == [1.0]
+    assert _gains([(0.0, -1.7e308, 0), (0.0, 0.0, 1), (0.0, 1.7e308, 2)], 2) == pytest.approx([4 / 3, 2 / 3])
+    assert _gains([], 0) == []
 
 
 def test_an_ask_looks_at_a_bounded_number_of_kernels() -> None:

@@ -5,6 +5,8 @@ Falkner et al. (BOHB, 2018) and Watanabe (arXiv 2304.11127): the observations ar
 rest, g(x); candidates are drawn from l, and the one with the largest l(x) / g(x) is asked for. One joint density covers
 all branches of a conditional space: what is inactive in an observation has its prior there.
 
+* The good ones weigh as much as they are better than the best of the rest, so that l / g is near expected improvement.
+* With outcome constraints, infeasible results stand behind all feasible ones, the less they violate the better.
 * Running trials count with a lie about their value (`constant_liar_type`), so that many at once do not pile up.
 * Failed trials, and stopped ones without a value, are among the rest: what fails is avoided, and never good.
 * An ask looks at 25 + 200 kernels at most, so its cost does not grow with the number of trials.
@@ -41,7 +43,7 @@ class TpeArgs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     n_ei_candidates: Annotated[int, Meta(ge=1, le=10_000)] = 32  # [24]
     linear_forgetting: Annotated[int, Meta(ge=1)] = 25  # the newest so many of the rest have the full weight
     prior_weight: Annotated[float, Meta(ge=0)] = 1.0
-    gamma: Annotated[float, Meta(gt=0, le=1)] = 0.1  # [0.25, of sqrt(n)] the share of good ones, 25 at most
+    gamma: Annotated[float, Meta(gt=0, le=1)] = 0.15  # [0.25, of sqrt(n)] the share of good ones, 25 at most
 
 
 class TPE:
@@ -106,7 +108,7 @@ class _Table:
     def __init__(self, space: Space, sign: float) -> None:
         self.axes = Axes(space)
         self.taken: set[Cells] = set()
-        self.ranking: list[tuple[float, int]] = []  # (loss, place in time), ascending
+        self.ranking: list[tuple[float, float, int]] = []  # (violation, loss, place in time), ascending
         self._sign = sign
         self._rows: Floats = np.empty((64, self.axes.count))
         self._count = 0
@@ -115,7 +117,7 @@ class _Table:
         self._times: list[int] = []  # rows with a result or a failure, in the order in which those came
         self._points_read = self._ends_read = 0
         self._densities: tuple[Density, Density] | None = None
-        self._good: tuple[list[int], Density] | None = None  # it changes rarely
+        self._good: tuple[list[int], list[float], Density] | None = None  # it changes rarely
 
     def serves(self, space: Space) -> bool:
         """Whether this is a table of that space."""
@@ -152,7 +154,7 @@ class _Table:
             if point.state == "cancelled":
                 continue
             if point.value is not None:
-                insort(self.ranking, (self._sign * point.value, len(self._times)))
+                insort(self.ranking, (point.violation, self._sign * point.value, len(self._times)))
             self._times.append(row)
         self._ends_read = len(history.ended)
         self._densities = None
@@ -164,27 +166,29 @@ class _Table:
         return self._densities
 
     def _fit(self, args: TpeArgs) -> tuple[Density, Density]:
-        losses, liar = self.ranking, args.constant_liar_type
+        ranking, liar = self.ranking, args.constant_liar_type
         pending = [] if liar in (None, "none") else list(self._pending)[-REST // 2 :]
-        lie = math.inf
+        lie = math.inf, math.inf
         if liar == "best":
-            lie = losses[0][0]
+            lie = ranking[0][:2]
         elif liar == "mean":
-            lie = math.fsum(loss / len(losses) for loss, _ in losses)
-        observed = len(losses) + (len(pending) if lie < math.inf else 0)
+            lie = tuple(math.fsum(one[i] / len(ranking) for one in ranking) for i in range(2))
+        observed = len(ranking) + (len(pending) if lie[0] < math.inf else 0)
         wanted = min(math.ceil(args.gamma * observed), GOOD)
-        honest = sum(1 for loss, _ in losses[:wanted] if loss <= lie)
-        liars = min(wanted - honest, len(pending)) if lie < math.inf else 0
-        best = [time for _, time in losses[: wanted - liars]]
+        honest = sum(1 for one in ranking[:wanted] if one[:2] <= lie)
+        liars = min(wanted - honest, len(pending)) if lie[0] < math.inf else 0
+        best = [time for _, _, time in ranking[: wanted - liars]]
+        gains = _gains(ranking[: len(best) + 1], len(best))
         good = [self._times[time] for time in best] + pending[:liars]
         pending = pending[liars:]
         rest, weights = self._rest(best, args.linear_forgetting, REST - len(pending))
         rows = np.array([*rest, *pending], dtype=np.intp)
         weights = np.append(weights, np.ones(len(pending)))
-        if self._good is None or self._good[0] != good:
+        gains += [1.0] * liars
+        if self._good is None or self._good[:2] != (good, gains):
             kernels = self._rows[np.array(good, dtype=np.intp)]
-            self._good = good, Density(self.axes, kernels, np.ones(len(good)), args.prior_weight)
-        return self._good[1], Density(self.axes, self._rows[rows], weights, args.prior_weight)
+            self._good = good, gains, Density(self.axes, kernels, np.array(gains), args.prior_weight)
+        return self._good[2], Density(self.axes, self._rows[rows], weights, args.prior_weight)
 
     def _rest(self, good: list[int], forgetting: int, room: int) -> tuple[list[int], Floats]:
         """Rows that are not good, in time, with their weights: the newest half of the room, and of the older ones
@@ -204,3 +208,19 @@ class _Table:
         if ramp > 1:
             mass *= np.minimum(1.0 / n + places * ((1.0 - 1.0 / n) / (ramp - 1)), 1.0)
         return [self._times[time] for time in times[places].tolist()], mass
+
+
+def _gains(ranking: list[tuple[float, float, int]], count: int) -> list[float]:
+    """Weights of the best `count`, 1 on average: by how much each is better than the first that is not among them.
+
+    So the ratio of the densities comes nearer to expected improvement (Watanabe, arXiv 2304.11127, section 3.2). An
+    infeasible one has the least weight.
+    """
+    if not count:
+        return []
+    feasible = [loss / 2 for violation, loss, _ in ranking if not violation]
+    if len(feasible) < 2 or feasible[-1] == feasible[0]:
+        return [1.0] * count
+    gains = [feasible[-1] - loss for loss in feasible[:count]]  # of halves, which can't overflow
+    total = math.fsum(gain / gains[0] for gain in gains)
+    return [count * (gain / gains[0]) / total for gain in gains] + [0.0] * (count - len(gains))
