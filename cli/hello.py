@@ -11,7 +11,7 @@ from ..engine.errors import UsageError
 from .reading import printable, say
 
 CONFIG = """\
-# A first experiment: twelve trials, two at a time, chosen by TPE.
+# A first experiment: twelve trials, two at a time, chosen by the tuner that fits.
 #
 #     tune create config.toml
 
@@ -28,7 +28,7 @@ momentum = { _type = "uniform", _value = [0.0, 0.99] }
 shape = { _type = "choice", _value = ["round", "steep"] }
 
 [tuner]
-name = "TPE"
+name = "Auto"
 """
 
 TRIAL = '''\
