@@ -18,11 +18,12 @@ from tune.engine.space import KINDS
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CONFIG = (ROOT / "docs" / "config.md").read_text()
+SPACES = (ROOT / "docs" / "search-space.md").read_text()
 
 
-def rows(heading: str) -> list[list[str]]:
-    """The cells of all tables under a heading of config.md, heads left out."""
-    text = CONFIG.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+def rows(heading: str, page: str = CONFIG) -> list[list[str]]:
+    """The cells of all tables under a heading of a page, heads left out."""
+    text = page.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     lines = [line for line in text.splitlines() if line.startswith("| `") and not line.startswith("| `_type` |")]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
 
@@ -50,6 +51,25 @@ def test_the_quickstart_runs_as_it_is_written(tmp_path: Path, tune: Any, page: C
     assert (status["status"], status["max_trial_number"], status["counts"]["SUCCEEDED"]) == ("DONE", 10, 10)
 
 
+def test_the_worked_example_of_a_search_space_runs_as_it_is_written(
+    tmp_path: Path, tune: Any, page: Callable[[str], Any]
+) -> None:
+    example = page("docs/search-space.md")
+    folder = tmp_path / "my-search"
+    example.write(folder)
+    outputs = {command: tune(*command.split()[1:], cwd=folder) for command in example.commands}
+    trials = {name: tune.json("trials", name) for name in ("small", "narrow")}
+    assert trials["small"][0]["parameters"] == {"batch": 64, "width": 128, "lr": 0.1}
+    assert all(one["parameters"]["batch"] * one["parameters"]["width"] <= 65536 for one in trials["small"])
+    front = tune.json("best", "small")
+    assert front and all(one["violation"] == 0.0 for one in front)
+    assert outputs["tune create config.toml --id small"].splitlines()[-1] == (
+        f"DONE pareto {len(front)} trials {' '.join(str(one['trial']) for one in front)}"
+    )
+    assert re.search(r"^\d+ results imported into experiment narrow$", outputs["tune import narrow --from small"], re.M)
+    assert trials["narrow"][14]["parameters"] == {"batch": 64, "width": 64, "lr": 0.1} and len(trials["narrow"]) == 16
+
+
 def test_every_field_of_the_config_is_there_with_its_default() -> None:
     found = {cells[0].strip("`"): cells[1].strip("`") for cells in rows("Fields")}
     special = {
@@ -63,18 +83,13 @@ def test_every_field_of_the_config_is_there_with_its_default() -> None:
     assert found.pop("search_space_file") == "none"
     assert set(found) == set(Config.__struct_fields__)
     for field in msgspec.structs.fields(Config):
-        default = (
-            "none"
-            if field.default is None
-            else msgspec.json.encode(field.default).decode()
-            if field.default is not msgspec.NODEFAULT
-            else ""
-        )
+        value = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        default = "none" if value is None else "" if value is msgspec.NODEFAULT else msgspec.json.encode(value).decode()
         assert found[field.name] == special.get(field.name, default), field.name
 
 
 def test_every_type_of_the_search_space_is_there() -> None:
-    assert {cells[0].strip("`") for cells in rows("Search space")} == set(KINDS)
+    assert {cells[0].strip("`") for cells in rows("Types", SPACES)} == set(KINDS)
 
 
 def test_every_tuner_and_assessor_is_there_with_its_options() -> None:
