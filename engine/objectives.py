@@ -59,19 +59,31 @@ def is_better(config: Config, value: float, than: float) -> bool:
 def with_result(config: Config, front: list[Ranked], new: Ranked) -> list[Ranked]:
     """The Pareto front with one more result. Of equal results the first one stays, so a front can't fill up with them.
 
-    One pass over the front: some 0.1 us a result on it and objective.
+    One pass over the front: below 1 us for each result on it.
     """
-    signs = [1.0 if mode == "maximize" else -1.0 for mode in config.objectives.values()]
-    if any(_as_good(old, new, signs) for old in front):
-        return front
-    return [*(old for old in front if not _as_good(new, old, signs)), new]
+    least = [mode == "minimize" for mode in config.objectives.values()]
+    kept: list[Ranked] = []
+    for old in front:
+        wins, loses = _compared(new, old, least)
+        if not wins:
+            return front
+        if loses:
+            kept.append(old)
+    return [*kept, new]
 
 
-def _as_good(one: Ranked, other: Ranked, signs: list[float]) -> bool:
-    """Whether `one` is at least as good as `other` in everything."""
+def _compared(one: Ranked, other: Ranked, least: list[bool]) -> tuple[bool, bool]:
+    """Whether `one` is better than `other` in something, and whether it is worse in something."""
     if one.violation != other.violation:
-        return one.violation < other.violation
-    return all(sign * a >= sign * b for a, b, sign in zip(one.values, other.values, signs, strict=True))
+        return one.violation < other.violation, one.violation > other.violation
+    wins = loses = False
+    for a, b, less in zip(one.values, other.values, least, strict=True):
+        if a != b:
+            if (a < b) is less:
+                wins = True
+            else:
+                loses = True
+    return wins, loses
 
 
 @functools.lru_cache(maxsize=256)
