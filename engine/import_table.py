@@ -22,6 +22,7 @@ from .space import Space
 
 _NNI = ("trialJobId", "reward", "intermediate")
 MAX_CELL = 1 << 20
+MAX_DOTS = 64  # in a column's name
 
 
 def rows(path: Path, text: str, space: Space | None, keys: Collection[str]) -> list[tuple[str, dict[str, Any]]]:
@@ -36,6 +37,9 @@ def rows(path: Path, text: str, space: Space | None, keys: Collection[str]) -> l
         lines = [(f"line {reader.line_num}", _cells(line)) for line in reader]
     except csv.Error as error:
         raise UsageError(f"{path}:{reader.line_num}: this is no table: {error}") from error
+    deep = next((head for head in heads if head.count(".") > MAX_DOTS), None)
+    if deep is not None:
+        raise UsageError(f"{path}: the column {deep[:60]}... has {deep.count('.')} dots; allowed: {MAX_DOTS}")
     names = {param.name for param in space.params} if space is not None else set[str]()
     if any(head.partition(".")[0] == "parameters" for head in heads) or "phase" in heads:
         made = [(place, _of_tune(cells, names.union(keys))) for place, cells in lines]

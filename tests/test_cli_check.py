@@ -53,6 +53,29 @@ def test_json_holds_config_and_three_points(config: Path, capsys: pytest.Capture
     assert all(space.contains(point) is None for point in found["samples"])
 
 
+RICH = """
+constraints = ["lr < 0.1", "not (size == 'two' and lr > 0.01)"]
+outcome_constraints = ["latency <= 10"]
+objectives = { accuracy = "maximize", latency = "minimize" }
+initial_parameters = [{ lr = 0.05, size = 1 }]
+"""
+
+
+def test_points_meet_the_constraints_and_objectives_are_shown_as_they_are_written(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config.write_text(RICH + CONFIG.replace('"net.size"', "size").replace(', { _name = "deep"', ', { name = "deep"'))
+    assert cli.main(["check", str(config)]) == 0
+    shown = capsys.readouterr().out
+    assert "optimize_mode" not in shown
+    assert {key: tomllib.loads(shown)[key] for key in tomllib.loads(RICH)} == tomllib.loads(RICH)
+    config.write_text(shown)
+    assert cli.main(["check", str(config), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["samples"]) == 3 and all(one["lr"] < 0.1 for one in found["samples"])
+    assert not any(one["size"] == "two" and one["lr"] > 0.01 for one in found["samples"])
+
+
 def test_no_limits_are_said_so(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config.write_text(CONFIG.replace("max_trial_number = 3", ""))
     assert cli.main(["check", str(config)]) == 0

@@ -89,6 +89,8 @@ def test_an_empty_cell_is_not_there() -> None:
         ("", "is no table of results: its columns are none"),
         ("a,b\n1,2\n", "is no table of results: its columns are a, b"),
         ('phase,value\n"1', "this is no table"),
+        (f"phase,parameters{'.a' * 100_000},value\n0,1,2\n", "has 100000 dots; allowed: 64"),
+        (f"phase,value\n0,{'1' * 2_000_000}\n", "field larger than field limit"),
     ],
 )
 def test_what_is_no_table_of_results(text: str, wrong: str) -> None:
