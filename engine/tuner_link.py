@@ -108,6 +108,7 @@ class TunerLink:
         self._timer: asyncio.TimerHandle | None = None
         self._asked: dict[int, AskTuner] = {}  # those that the host has
         self._concurrent = self._quiet = False
+        self._why = ""  # it was killed
         self._ending = False
         self._idle = asyncio.Event()
         self.paused = False
@@ -158,7 +159,7 @@ class TunerLink:
             await asyncio.sleep(0.2)
             return f"the tuner host can't be started: {error}", ""
         reader, writer = process.reader, process.writer
-        said = ("", "")
+        said, self._why = ("", ""), ""
         try:
             writer.write(host_wire.to_host(host_wire.Setup(self._config)))
             said = await self._serve(reader, writer)
@@ -170,6 +171,8 @@ class TunerLink:
             writer.close()
             process.kill()
             code = await process.wait()
+        if self._why:
+            return self._why, ""
         return said if said[0] else (f"the tuner host ended by itself with code {code} (see {self._output.name})", "")
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[str, str]:
@@ -263,4 +266,5 @@ class TunerLink:
         if self._concurrent:
             self._submit(TunerHangs(self._timeout))
         elif self._process is not None:
+            self._why = f"the tuner did not answer for {self._timeout:g} s"
             self._process.kill()

@@ -20,7 +20,7 @@ from msgspec import Raw
 from tune.engine import config as config_room
 from tune.engine.config import Config
 from tune.engine.decide import Draft, decide, trial_id
-from tune.engine.events import EngineStarted, Experiment, Fact, TrialEnd, decode, encode
+from tune.engine.events import EngineStarted, Experiment, Fact, Status, TrialEnd, decode, encode
 from tune.engine.plan import (
     AnswerTrial,
     AskTuner,
@@ -33,7 +33,7 @@ from tune.engine.plan import (
     intents,
     waits_for,
 )
-from tune.engine.plugins import Ended, Imported, Suggested
+from tune.engine.plugins import Ended, Imported, Suggested, TrialEnded
 from tune.engine.reduce import open_phase, reduce
 from tune.engine.requests import (
     AskImport,
@@ -54,7 +54,9 @@ from tune.engine.requests import (
     SaysWait,
     Started,
     Suggests,
+    TunerDiffers,
     TunerFailed,
+    TunerHangs,
 )
 from tune.engine.state import State
 from tune.trial_sdk.channel import KEEPER_DIED
@@ -150,12 +152,12 @@ class World:
 
     def answer(self, ask: AskTuner) -> None:
         self.asked += 1
-        seen = self.core.state.last_told
+        seen = max(self.core.state.last_told, self.core.state.queues.told)
         roll = self.dice.random()
         if roll < 0.05:
             self.core.submit(SaysWait(ask.number, ask.attempt, seen, "dice"))
         elif roll < 0.07:
-            self.core.submit(SaysExhausted(ask.number, ask.attempt, seen, ""))
+            self.core.submit(SaysExhausted(ask.number, ask.attempt, seen, "", trial=roll < 0.06))
         elif roll < 0.10:
             self.core.submit(TunerFailed(ask.number, "boom", ""))
         else:
@@ -246,6 +248,8 @@ class World:
             core.start()
         elif roll < 0.05:
             core.submit(Due())
+        elif roll < 0.055:
+            core.submit(TunerDiffers("it says another thing"))
         elif self.todo and roll < 0.6:
             self.todo.pop()()
         else:
@@ -276,15 +280,17 @@ class World:
     multi=st.booleans(),
     retries=st.integers(0, 2),
     stop=st.booleans(),
+    concurrent=st.booleans(),
 )
 def test_any_history_ends_and_replays(
-    seed: int, concurrency: int, trials: int, multi: bool, retries: int, stop: bool
+    seed: int, concurrency: int, trials: int, multi: bool, retries: int, stop: bool, concurrent: bool
 ) -> None:
     dice = random.Random(seed)
     config = make_config(
         trial_concurrency=concurrency, max_trial_number=trials, multi_phase=multi, max_retries=retries, max_failures=0
     )
     core = Core(config)
+    core.state.concurrent = core.state.tell_more = concurrent
     world = World(core, dice, 3)
     for count in range(4000):
         world.step()
@@ -725,3 +731,100 @@ def test_a_search_space_that_the_constraints_do_not_fit_is_refused() -> None:
     assert core.state.digest() == before
     core.submit(AskUpdate("me", search_space='{"x":{"_type":"uniform","_value":[0,2]}}'))
     assert core.state.space_version == 1
+# -- concurrent and stateful tuners -----------------------------------------------------------------------------------
+def concurrent(**changes: Any) -> tuple[Core, list[AskTuner]]:
+    """An experiment whose tuner takes all asks at once, and the asks that it has."""
+    core = Core(make_config(trial_concurrency=3, **changes))
+    core.state.concurrent = True
+    core.submit(HostUp("local", 5))
+    return core, [command for command in core.plan() if isinstance(command, AskTuner)]
+
+
+def test_a_concurrent_tuner_has_all_asks_and_answers_in_any_order() -> None:
+    core, asks = concurrent()
+    assert [ask.trial for ask in asks] == [0, 1, 2] and core.state.queues.asked == [ask.number for ask in asks]
+    for ask in (asks[2], asks[0]):
+        core.submit(Suggests(ask.number, 0, 0, '{"x": 0.5}'))
+    core.submit(Suggests(asks[2].number, 0, 0, '{"x": 0.6}'))  # twice: nothing
+    started = {command.trial for command in core.plan() if isinstance(command, StartTrial)}
+    assert started == {0, 2} and core.state.queues.asked == [asks[1].number]
+    assert [trial.number for trial in core.state.made] == [0, 2]
+    assert core.replayed().digest() == core.state.digest()
+
+
+def test_a_serial_tuner_has_one_ask() -> None:
+    core = Core(make_config(trial_concurrency=3))
+    core.submit(HostUp("local", 5))
+    assert len([command for command in core.plan() if isinstance(command, AskTuner)]) == 1
+    assert len(core.state.asks) == 3
+
+
+def test_asks_that_hang_count_only_while_nothing_runs() -> None:
+    core, asks = concurrent(max_trial_number=3)
+    core.submit(Suggests(asks[0].number, 0, 0, '{"x": 0.5}'))
+    core.submit(TunerHangs(600.0))  # trial 0 waits to run
+    for command in core.plan():
+        if isinstance(command, StartTrial):
+            core.submit(Started(core.state.trial(0).id, 0, 100, 0))
+    core.submit(TunerHangs(600.0))  # trial 0 runs
+    assert core.state.status == "RUNNING" and not core.state.quiet
+    end(core)
+    core.submit(TunerHangs(600.0))
+    assert core.state.status == "PAUSED"
+    assert core.state.reason.startswith("the tuner has not answered for 600 s (asked for trial 1, 2), and nothing runs")
+    core.submit(TunerHangs(600.0))
+    assert sum(isinstance(fact.event, Status) for fact in core.facts) == 1
+    core.start()
+    assert core.state.status == "RUNNING"
+    assert [command.trial for command in core.plan() if isinstance(command, AskTuner)] == [1, 2]
+
+
+def test_a_trials_own_asks_are_put_one_after_the_other() -> None:
+    core = running(make_config(multi_phase=True, max_trial_number=1))
+    core.state.concurrent = True
+    report(core, 1, "R")
+    found = core.state.trial(0)
+    core.submit(Reported(found.id, 0, "p2", Report(1, "R", 0, "")))
+    [first] = [command for command in core.plan() if isinstance(command, AskTuner)]
+    core.submit(Suggests(first.number, 0, core.state.last_told, '{"x": 0.1}'))
+    [second] = [command for command in core.plan() if isinstance(command, AskTuner)]
+    assert (first.phase, second.phase) == (1, 2)
+
+
+def test_nothing_more_for_one_trial_leaves_the_others_alone() -> None:
+    core = running(make_config(multi_phase=True, trial_concurrency=2, max_trial_number=3), 2)
+    report(core, 1, "R", trial=0)
+    report(core, 1, "R", trial=1)
+    [ask] = [command for command in core.plan() if isinstance(command, AskTuner)]
+    core.submit(SaysExhausted(ask.number, ask.attempt, core.state.last_told, "enough", trial=True))
+    commands = core.plan()
+    assert [command.sender for command in commands if isinstance(command, AnswerTrial)] == [
+        f"{core.state.trial(0).id}.0.p1"
+    ]
+    assert core.state.senders[f"{core.state.trial(0).id}.0.p1"].answer_phase == -1
+    assert not core.state.exhausted and [command.trial for command in commands if isinstance(command, AskTuner)] == [1]
+
+
+def test_a_tuner_that_differs_is_told_of_and_no_failure() -> None:
+    core = running()
+    core.submit(TunerDiffers("it says another thing"))
+    assert core.state.warnings == ["it says another thing"] and core.state.tuner_errors == 0
+    assert core.replayed().digest() == core.state.digest()
+
+
+def test_raw_finals_and_ends_of_trials_are_for_stateful_tuners() -> None:
+    for more in (False, True):
+        core = Core(make_config(max_trial_number=1))
+        core.state.tell_more = more
+        core.submit(HostUp("local", 5))
+        for _ in range(3):
+            for command in core.plan():
+                if isinstance(command, AskTuner):
+                    core.submit(Suggests(command.number, command.attempt, 0, '{"x": 0.5}'))
+                elif isinstance(command, StartTrial):
+                    core.submit(Started(core.state.trial(0).id, 0, 100, 0))
+        report(core, 1, "F", '{"default": 2, "loss": []}')
+        end(core, 1)
+        [ended] = [fact for fact in core.news if isinstance(fact, Ended)]
+        assert ended.raw == ('{"default": 2, "loss": []}' if more else "")
+        assert [fact.status for fact in core.news if isinstance(fact, TrialEnded)] == (["FAILED"] if more else [])

@@ -1,6 +1,7 @@
 """engine/tuner_host.py and host_wire.py: a real host process with tuners of a user's own and built-in ones."""
 
 import os
+import queue
 import signal
 import socket
 import subprocess
@@ -12,14 +13,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from tune.engine import host_wire, registry
+from tune.engine import host_wire, registry, tuner_host
 from tune.engine.config import Algorithm, Config, encode
 from tune.engine.host_wire import (
     Answered,
     AskNow,
     Bye,
+    Differs,
     Failed,
     FromHost,
+    Observe,
     Ready,
     Setup,
     Spent,
@@ -27,7 +30,18 @@ from tune.engine.host_wire import (
     Verdict,
     Waits,
 )
-from tune.engine.plugins import Ask, Ended, Imported, Observation, Reported, SpaceChanged, Suggested, Suggestion
+from tune.engine.plugins import (
+    Ask,
+    Asked,
+    Ended,
+    Imported,
+    Observation,
+    Reported,
+    SpaceChanged,
+    Suggested,
+    Suggestion,
+    TrialEnded,
+)
 from tune.engine.tuner_host import Host
 from tune.trial_sdk.wire import MAX_FRAME, Framer, WireError
 
@@ -107,7 +121,7 @@ class Running:
         self.ours, theirs = socket.socketpair()
         self.ours.settimeout(60)
         with output.open("wb") as out:
-            command = [sys.executable, "-m", "tune.engine.tuner_host", str(theirs.fileno())]
+            command = [sys.executable, "-P", "-m", "tune.engine.tuner_host", str(theirs.fileno())]
             environment = {**os.environ, "OMP_NUM_THREADS": "7"}
             self.process = subprocess.Popen(
                 command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], env=environment
@@ -390,3 +404,131 @@ def test_answers_of_installed_tuners_are_checked_against_the_space(monkeypatch: 
     assert isinstance(answers[0], Answered) and answers[0].parameters == '{"lr":0.5,"TRIAL_BUDGET":3}'
     for answer, said in zip(answers[1:], ("outside the search space: lr", "TRIAL_BUDGET", "'gpu'"), strict=True):
         assert isinstance(answer, Failed) and said in answer.error and not host.over
+
+
+# -- tuners that learn as they are asked, and concurrent ones ---------------------------------------------------------
+LEARNS = """
+import threading
+from tune.engine.plugins import Exhausted, Suggestion, Wait
+
+class Learns:
+    stateful = True
+    def __init__(self, *, base=0): self.count, self.base, self.told = 0, base, []
+    def observe(self, fact): self.told.append(type(fact).__name__)
+    def suggest(self, ask):
+        self.count += 1
+        if self.count == 2: return Wait("second")
+        if ask.number == 9: return Exhausted("ninth")
+        return Suggestion({"count": self.count + self.base, "told": len(self.told)})
+
+class Waiting:
+    stateful = concurrent = True
+    def __init__(self, *, base=0): self.base, self.events, self.order = base, {}, []
+    def observe(self, fact):
+        if type(fact).__name__ == "Ended": self.events[fact.trial].set()
+    def suggest(self, ask):
+        self.order.append(ask.number)
+        self.events[ask.trial] = threading.Event()
+        mine = list(self.order)
+        if ask.trial: self.events[0].wait()
+        return Suggestion({"order": mine, "base": self.base})
+"""
+
+
+def made(folder: Path, name: str, module: str, send: Any = None, **class_args: Any) -> Host:
+    """A host in this process with one of these tuners."""
+    (folder / f"{module}.py").write_text(LEARNS)
+    algorithm = Algorithm(class_name=f"{module}.{name}", code_directory=str(folder), class_args=class_args)
+    host = Host(send)
+    [ready] = host.handle(setup(folder, tuner=algorithm))
+    assert isinstance(ready, Ready) and ready.error is None and ready.stateful
+    return host
+
+
+def test_a_stateful_tuner_is_asked_again_in_its_places(tmp_path: Path) -> None:
+    live = made(tmp_path, "Learns", "learns_a")
+    [first] = live.handle(AskNow(1, 0, 0, ""))
+    facts: list[Observation] = [Suggested(3, 0, 0, {"count": 1, "told": 0}, ask=1)]
+    list(live.handle(Observe(facts)))
+    [second] = live.handle(AskNow(2, 0, 1, ""))
+    ends: list[Observation] = [Ended(5, 0, 0, "completed", 1.0, raw="1"), TrialEnded(6, 0, "SUCCEEDED")]
+    list(live.handle(Observe(ends)))
+    [third] = live.handle(AskNow(2, 1, 1, ""))
+    assert isinstance(first, Answered) and second == Waits(2, 0, 3, "second")
+    assert isinstance(third, Answered) and third.parameters == '{"count":3,"told":3}' and third.seen == 6
+
+    past = [
+        Asked(0, 1, 0, 0, "", 0, first.parameters),
+        *facts,
+        Asked(3, 2, 0, 1, "", 0, "wait"),
+        *ends,
+        Asked(6, 2, 1, 1, "", 0, third.parameters),
+        Suggested(8, 1, 0, {"count": 3, "told": 3}, ask=2),
+    ]
+    next_one = AskNow(3, 0, 2, "")
+    [lived] = [*live.handle(Observe([past[-1]])), *live.handle(next_one)]
+    again = made(tmp_path, "Learns", "learns_a")
+    assert [*again.handle(Observe(past, judge=False)), *again.handle(next_one)] == [lived]
+
+    other = made(tmp_path, "Learns", "learns_a", base=10)
+    [differs] = other.handle(Observe(past, judge=False))  # twice another answer, told once
+    assert isinstance(differs, Differs) and differs.error.startswith(
+        'asked again for trial 0, the tuner says {"count":11,"told":0}; then {"count":1,"told":0}.'
+    )
+
+
+def test_a_concurrent_host_answers_by_send_and_is_rebuilt_with_its_waits(tmp_path: Path) -> None:
+    said: queue.Queue[FromHost] = queue.Queue()
+    host = made(tmp_path, "Waiting", "waiting_a", said.put)
+    assert [reply for number in (1, 2, 3) for reply in host.handle(AskNow(number, 0, number - 1, ""))] == []
+    assert said.get(timeout=30) == Answered(1, 0, 0, '{"order":[1],"base":0}') and said.empty()
+    list(host.handle(Observe([Suggested(4, 0, 0, {"order": [1], "base": 0}, ask=1)])))
+    ended = Ended(6, 0, 0, "completed", 1.0)
+    list(host.handle(Observe([ended])))
+    answers = sorted((said.get(timeout=30) for _ in range(2)), key=lambda reply: reply.number)  # type: ignore[union-attr]
+    assert answers == [
+        Answered(2, 0, 6, '{"order":[1,2],"base":0}'),
+        Answered(3, 0, 6, '{"order":[1,2,3],"base":0}'),
+    ]
+
+    past = [
+        *(Asked(number, number, 0, number - 1, "", 0) for number in (1, 2, 3)),
+        Suggested(4, 0, 0, {"order": [1], "base": 0}, ask=1),
+        ended,
+        Suggested(8, 1, 0, {"order": [1, 2], "base": 0}, ask=2),
+    ]
+    again = made(tmp_path, "Waiting", "waiting_a", said.put)
+    assert not list(again.handle(Observe(past, judge=False))) and said.empty()
+    list(again.handle(AskNow(3, 0, 2, "")))  # it is at it, or has its answer, already
+    assert said.get(timeout=30) == Answered(3, 0, 8, '{"order":[1,2,3],"base":0}')
+    other = made(tmp_path, "Waiting", "waiting_a", said.put, base=1)
+    [differs] = other.handle(Observe(past, judge=False))
+    assert isinstance(differs, Differs) and "for trial 0" in differs.error
+
+
+def test_without_a_send_a_concurrent_host_answers_at_once(tmp_path: Path) -> None:
+    host = made(tmp_path, "Waiting", "waiting_b")
+    assert list(host.handle(AskNow(1, 0, 0, ""))) == [Answered(1, 0, 0, '{"order":[1],"base":0}')]
+    list(host.handle(Observe([Ended(6, 0, 0, "completed", 1.0)])))
+    assert list(host.handle(AskNow(2, 0, 1, ""))) == [Answered(2, 0, 6, '{"order":[1,2],"base":0}')]
+
+
+def test_a_rebuilt_concurrent_tuner_that_does_not_answer_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuner_host, "PATIENCE", 0.05)
+    host = made(tmp_path, "Waiting", "waiting_c", lambda reply: None)
+    past = [*(Asked(number, number, 0, number - 1, "", 0) for number in (1, 2)), Suggested(8, 1, 0, {}, ask=2)]
+    [differs] = host.handle(Observe(past, judge=False))
+    assert isinstance(differs, Differs) and "trial 1, the tuner does not answer" in differs.error
+
+
+def test_a_class_in_nnis_style_runs_in_the_host(host: Running, tmp_path: Path) -> None:
+    source = "import nni\nfrom nni.tuner import Tuner\n\nclass Theirs(Tuner):\n"
+    source += "    def __init__(self, optimize_mode, start=1): self.mode, self.start = optimize_mode, start\n"
+    source += "    def generate_parameters(self, parameter_id, **kwargs): return {'n': parameter_id + self.start}\n"
+    (tmp_path / "theirs.py").write_text(source)
+    theirs = Algorithm(class_name="theirs.Theirs", code_directory=str(tmp_path), class_args={"start": 5})
+    host.send(setup(tmp_path, tuner=theirs))
+    assert host.hear() == Ready("results", False, stateful=True)
+    assert parameters(host.ask(1)) == {"n": 5} and parameters(host.ask(2)) == {"n": 6}

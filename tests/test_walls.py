@@ -18,7 +18,10 @@ ARROWS = {
     "portal": {"engine"},
     "cli": {"engine", "portal"},
 }
-PURE = (*("events", "state", "reduce", "decide", "plan", "requests", "space", "plugins", "constraints", "objectives"),)
+PURE = (
+    *("events", "state", "reduce", "decide", "plan", "requests", "recall"),
+    *("space", "plugins", "constraints", "objectives"),
+)
 IMPURE = {
     "time",
     "random",
