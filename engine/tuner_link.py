@@ -188,7 +188,7 @@ class TunerLink:
                     past = await self._history(message)  # marks its point at once
                     for chunk in host_wire.observe(past, judge=False):
                         writer.write(chunk)
-                        await writer.drain()
+                        await self._drained(writer)
                     self._writer = writer
                     self._flush()
                 elif isinstance(message, host_wire.Failed):
@@ -201,6 +201,14 @@ class TunerLink:
                 else:
                     self._hear(message)
         return "", ""
+
+    async def _drained(self, writer: asyncio.StreamWriter) -> None:
+        """A rebuilt tuner may hang as well: it is asked again what it was asked."""
+        try:
+            await asyncio.wait_for(writer.drain(), self._timeout)
+        except TimeoutError:
+            self._why = f"the tuner that is rebuilt did not take in what happened for {self._timeout:g} s"
+            raise
 
     def _hear(self, message: host_wire.Answered | host_wire.Waits | host_wire.Spent | host_wire.Verdict) -> None:
         if isinstance(message, host_wire.Verdict):

@@ -8,6 +8,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -78,6 +79,45 @@ def test_multi_phase(tune: Any) -> None:
     results = [final for trial in trials for final in trial["final"]]
     assert len(results) == 20 and status["best"]["value"] == min(results)
     assert len({json.dumps(parameters) for trial in trials for parameters in trial["parameters"]}) == 20
+
+
+def with_own_tuner(tmp_path: Path, folder: Path, class_args: dict[str, Any], **changes: Any) -> Path:
+    """The config of an example that brings a tuner of its own, with a few fields changed."""
+    settings = tomllib.loads((folder / "config.toml").read_text())
+    settings.update(changes, trial_code_directory=str(folder))
+    settings["tuner"].update(code_directory=str(folder))
+    settings["tuner"]["class_args"].update(class_args)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(settings))
+    return path
+
+
+def test_weight_sharing(tmp_path: Path, tune: Any) -> None:
+    arguments = {"save_dir_root": str(tmp_path / "weights"), "population": 2}
+    folder = EXAMPLES / "weight_sharing"
+    config = with_own_tuner(tmp_path, folder, arguments, max_trial_number=6, trial_concurrency=3)
+    status = tune.json("create", str(config))
+    assert (status["status"], status["counts"]["SUCCEEDED"]) == ("DONE", 6)
+    trials = tune.json("trials", status["id"])
+    assert [trial["final"]["inherited"] for trial in trials] == [False, False, True, True, True, True]
+    saved = [trial["parameters"]["save_path"] for trial in trials]
+    parents = [saved.index(trial["parameters"]["restore_path"]) for trial in trials[2:]]
+    assert all(parent <= child - 2 for child, parent in enumerate(parents, 2))
+    first = min(trials[0]["final"]["default"], trials[1]["final"]["default"])
+    assert status["best"]["trial"] >= 2 and status["best"]["value"] > first
+
+
+def test_genetic_nas(tmp_path: Path, tune: Any) -> None:
+    folder = EXAMPLES / "genetic_nas"
+    config = with_own_tuner(tmp_path, folder, {"population": 2}, max_trial_number=7, trial_concurrency=3)
+    status = tune.json("create", str(config))
+    assert (status["status"], status["counts"]["SUCCEEDED"]) == ("DONE", 7)
+    trials = tune.json("trials", status["id"])
+    ids = [trial["id"] for trial in trials]
+    heirs = [ids.index(trial["parameters"]["inherit"]) for trial in trials[2:]]
+    assert all(parent < child for child, parent in enumerate(heirs, 2))
+    result = json.loads(tune("verify", status["id"], "--decisions", "--json"))
+    assert result["ok"] and result["decisions"]["suggestions"] == 7
 
 
 def test_pytorch_quickstart(tmp_path: Path, tune: Any) -> None:
