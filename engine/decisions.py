@@ -189,8 +189,8 @@ class Retelling:
         assert isinstance(ready, Ready)
         if ready.error is not None:
             raise Incomparable(f"the tuner can't be set up: {ready.error}")
-        if ready.concurrent:
-            raise Incomparable("its requests may wait for each other, so they can't be put again one by one")
+        if ready.stateful and ready.concurrent:
+            raise Incomparable("the tuner learns as it is asked, and was asked several things at once")
         self.deterministic = ready.deterministic
         self.state.tell, self.state.tell_intermediates = True, ready.observes == "intermediates"
         self.state.tell_more = ready.stateful

@@ -266,7 +266,8 @@ class Engine:
                 self._carry_out(command)
         if self._tuner is not None:
             self._tuner.paused = state.status in ("PAUSED", "STOPPED", "DONE", "ERROR")
-            self._tuner.look(quiet=state.quiet)
+            if state.concurrent:
+                self._tuner.look(quiet=state.quiet)
         self._planned = False
         self._arm()
         self._wake.set()

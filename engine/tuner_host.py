@@ -68,7 +68,7 @@ from .tuner_calls import Calls, Loop, Threads
 
 MAX_PARAMETERS = 1 << 20
 MAX_DECISION = 1 << 10
-PATIENCE = 10.0  # seconds in which a rebuilt concurrent tuner has to say again what it said
+PATIENCE = 10.0  # seconds for a concurrent tuner that is rebuilt, or asked where nobody can wait for its answer
 _MAX_TRACEBACK = 8 << 10
 _THREADS = (
     "OMP_NUM_THREADS",
@@ -163,9 +163,11 @@ class Host:
             if plugin is not None
         )
         wants = self._tuner_reads_all or self._assessor is not None
-        if getattr(self._tuner, "concurrent", False):
-            suggest = self._tuner.suggest
-            self._calls = Loop(suggest) if inspect.iscoroutinefunction(suggest) else Threads(suggest)
+        suggest = self._tuner.suggest
+        if inspect.iscoroutinefunction(suggest):
+            self._calls = Loop(suggest)
+        elif getattr(self._tuner, "concurrent", False):
+            self._calls = Threads(suggest)
         return Ready(
             "intermediates" if wants else "results",
             deterministic,
@@ -214,9 +216,7 @@ class Host:
                 yield Failed(_line(error), traceback=_trace(error), fatal=True)
                 return
             if message.judge and self._assessor is not None and isinstance(fact, Reported):
-                verdict = self._verdict(fact.trial)
-                if verdict is not None:
-                    yield verdict
+                yield from self._judged(fact.trial)
 
     def _take(self, fact: Observation) -> None:
         if isinstance(fact, LimitsChanged):
@@ -235,6 +235,18 @@ class Host:
         if isinstance(fact, TrialEnded):
             return _is_stateful(plugin)
         return plugin is self._assessor or self._tuner_reads_all or not isinstance(fact, Reported)
+
+    def _judged(self, trial: int) -> list[FromHost]:
+        found: list[FromHost | None] = []
+
+        def judge() -> None:
+            found.append(self._verdict(trial))
+
+        if self._calls is None:
+            judge()
+        else:
+            self._calls.run(judge)
+        return [verdict for verdict in found if verdict is not None]
 
     def _verdict(self, trial: int) -> FromHost | None:
         try:
@@ -293,9 +305,11 @@ class Host:
         if call is None or call.message.attempt != message.attempt:
             call = self._begin(calls, message)
         if self._send is None:
-            call.over.wait()
             del self._open[message.number]
-            yield self._reply(message, call.found, call.error)
+            if call.over.wait(PATIENCE):
+                yield self._reply(message, call.found, call.error)
+            else:
+                yield Failed("the tuner does not answer before it has observed more", message.number, message.attempt)
             return
         calls.run(partial(self._awaited, call, self._send))
 

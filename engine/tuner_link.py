@@ -275,4 +275,5 @@ class TunerLink:
             self._submit(TunerHangs(self._timeout))
         elif self._process is not None:
             self._why = f"the tuner did not answer for {self._timeout:g} s"
+            self._why += " (one whose requests wait for results of trials needs multi_thread = true)"
             self._process.kill()

@@ -204,6 +204,17 @@ def test_nni_v2_file_of_a_users_tuner(tmp_path: Path) -> None:
     assert config.tuner.is_users and not notes and config.training_service.use_active_gpu is False
 
 
+def test_multi_thread_is_for_a_users_tuner(tmp_path: Path) -> None:
+    write(tmp_path, "naive_tuner.py", "")
+    text = "searchSpace: {x: [1, 100]}\ntrialCommand: a\nmaxTrialNumber: 2\nmultiThread: true\n"
+    theirs = f"{text}tuner: {{codeDirectory: ., className: naive_tuner.NaiveTuner}}\n"
+    config, notes = config_load.load(write(tmp_path, "theirs.yml", theirs))
+    assert config.multi_thread and not notes
+    ours = text.replace("[1, 100]", "{_type: uniform, _value: [0, 1]}")
+    config, notes = config_load.load(write(tmp_path, "ours.yml", f"{ours}tuner: {{name: Random}}\n"))
+    assert config.multi_thread and notes == ["multi_thread: not used by Random, whose answers wait for no trial"]
+
+
 def test_nni_own_default_of_optimize_mode_is_written_in(tmp_path: Path) -> None:
     text = "trialCommand: a\nmaxTrialNumber: 2\ntuner: {name: TPE}\nsearchSpace: {lr: {_type: uniform, _value: [0, 1]}}"
     config, notes = config_load.load(write(tmp_path, "a.yml", text))

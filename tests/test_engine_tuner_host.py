@@ -513,6 +513,13 @@ def test_without_a_send_a_concurrent_host_answers_at_once(tmp_path: Path) -> Non
     assert list(host.handle(AskNow(2, 0, 1, ""))) == [Answered(2, 0, 6, '{"order":[1,2],"base":0}')]
 
 
+def test_without_a_send_nobody_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuner_host, "PATIENCE", 0.05)
+    host = made(tmp_path, "Waiting", "waiting_d")
+    [_, failed] = [reply for number in (1, 2) for reply in host.handle(AskNow(number, 0, number - 1, ""))]
+    assert failed == Failed("the tuner does not answer before it has observed more", 2)
+
+
 def test_a_rebuilt_concurrent_tuner_that_does_not_answer_is_told_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -264,6 +264,21 @@ def test_one_that_ends_its_process_learns_again_from_the_log(bench: Bench) -> No
     assert "not comparable" in result["decisions"]["note"]
 
 
+def test_one_that_is_deterministic_is_checked_against_the_log(bench: Bench) -> None:
+    source = RAISES.replace("parameter_id == 2", "False")
+    source = source.replace("class Mine(nni.Tuner):", "class Mine(nni.Tuner):\n    deterministic = True\n")
+    trial = "import tune\np = tune.get_next_parameter()\ntune.report_final_result({'default': p['x'], 'loss': [1]})\n"
+    experiment = bench.experiment(
+        tuner=own(bench, source, "Mine"), trial_command=bench.script(trial), search_space={}, max_trial_number=6
+    )
+    assert experiment.run().status == "DONE"
+    result = json.loads(bench.tune("verify", experiment.id, "--decisions", "--json").stdout)
+    assert result["ok"] and result["decisions"]["suggestions"] == 6, result
+    (bench.code / "mine.py").write_text(source.replace("random.random()", "random.random() / 2"))
+    result = json.loads(bench.tune("verify", experiment.id, "--decisions", "--json").stdout)
+    assert not result["ok"] and "trial 0, parameters" in result["decisions"]["divergence"], result
+
+
 def test_one_that_says_another_thing_is_told_of_once_and_the_log_holds(bench: Bench) -> None:
     source = "import os\nclass Mine:\n"
     source += "    def generate_parameters(self, parameter_id): return {'x': 1, 'pid': os.getpid()}\n"
