@@ -9,7 +9,18 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-NAMES = ("import_time", "start", "noop_trials", "multi_phase", "intermediates", "replay", "memory", "tpe", "log")
+NAMES = (
+    "import_time",
+    "start",
+    "noop_trials",
+    "multi_phase",
+    "intermediates",
+    "replay",
+    "memory",
+    "tpe",
+    "log",
+    "ask_tell",
+)
 
 
 def main(names: list[str]) -> int:

@@ -211,6 +211,7 @@ class AskTell:
         While the tuner waits for results of trials that are out, other threads' `tell` can end that: `timeout` is how
         many seconds to wait for it (None: as long as it takes) before `NoTrialYet`. `NoMoreTrials` when there is none.
         """
+        self._ours()
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._lock:
             while (number := self._next_within(deadline)) is None:
@@ -228,6 +229,7 @@ class AskTell:
 
     def report(self, trial: Trial | int, value: Any) -> None:
         """An intermediate result, for the assessor and for the record. With a log it is on disk 50 ms later."""
+        self._ours()
         text = values.encode(value)
         with self._lock:
             one = self._out(trial)
@@ -256,6 +258,7 @@ class AskTell:
         ones are recorded and never count. After `should_stop` it may be left out. `ValueError` when the trial was told
         already or is unknown, or the value is none.
         """
+        self._ours()
         text = None if value is _MISSING or value is None else values.encode(value)
         if failed and text is not None:
             raise ValueError("tell: both a value and failed=True were given; allowed: one of them")
@@ -277,6 +280,7 @@ class AskTell:
 
     def enqueue(self, parameters: Mapping[str, Any]) -> int:
         """Have these parameters tried next; the number of their trial. `ValueError` when they are outside the space."""
+        self._ours()
         text = values.encode(dict(parameters))
         with self._lock:
             self._usable()
@@ -639,11 +643,14 @@ class AskTell:
             self._recorder.finish()
 
     # -- checks ---------------------------------------------------------------------------------------------------
-    def _usable(self) -> None:
+    def _ours(self) -> None:
+        """Refuse a fork, before it takes a lock that nobody there will ever give back."""
         if self._pid != os.getpid():
             raise StudyEnded(
                 f"this study belongs to process {self._pid}, this is a fork of it", "Ask and tell there, or in threads."
             )
+
+    def _usable(self) -> None:
         if self._ended:
             again = f"Go on with: AskTell.resume({self.id!r})" if self._folder is not None else None
             raise StudyEnded(self._ended, again)

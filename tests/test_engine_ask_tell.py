@@ -19,6 +19,7 @@ import tune
 from tune.engine import home
 from tune.engine.ask_tell import AskTell, NoMoreTrials, NoTrialYet, StudyEnded, Trial, TunerBroke
 from tune.engine.client import View, ask, write_offline
+from tune.engine.decisions import check_decisions
 from tune.engine.errors import TuneError, UsageError
 from tune.engine.plugins import Ask, Ended, Exhausted, Stopped, Suggestion, Wait
 from tune.engine.requests import AskImport, AskKill, AskStop, AskUpdate
@@ -485,6 +486,37 @@ os.kill(os.getpid(), signal.SIGKILL)
         assert [seen.parameters["x"] for seen in study.trials[:4]] == xs
         assert study.best is not None and study.best.number == 2
     assert verify(home.find("killed").events).ok
+
+
+LOOP = """
+import sys
+from tune import AskTell
+study = AskTell.resume("told") if sys.argv[1:] else AskTell({"x": {"_type": "uniform", "_value": [0, 1]}}, log="told")
+while True:
+    trial = study.ask()
+    study.tell(trial, trial.number + trial.parameters["x"])
+    print(trial.number, trial.number + trial.parameters["x"], flush=True)
+"""
+
+
+def test_what_was_told_survives_a_kill_at_any_moment() -> None:
+    told: dict[int, float] = {}
+    for life in range(4):
+        command = [sys.executable, "-c", LOOP, *["again"] * (life > 0)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for _ in range(3 + 5 * life):
+                number, value = process.stdout.readline().split()
+                assert int(number) not in told
+                told[int(number)] = float(value)
+            process.kill()
+            for line in process.stdout.read().splitlines(keepends=True):
+                if line.endswith("\n"):  # it was told and said before it died
+                    number, value = line.split()
+                    told[int(number)] = float(value)
+        state = replayed("told")
+        assert all(state.trial(number).phases[0].value == value for number, value in told.items())
+    assert verify(home.find("told").events).ok and check_decisions(home.find("told")).ok
 
 
 def test_an_import_and_a_raised_limit_while_nobody_has_it_count_at_resume() -> None:
