@@ -29,6 +29,7 @@ import atexit
 import contextlib
 import getpass
 import inspect
+import logging
 import os
 import platform
 import secrets
@@ -77,6 +78,7 @@ from .state import State
 from .state import Trial as TrialState
 from .tuner_host import Host
 
+_logger = logging.getLogger(__name__)
 HOST = "in-process"  # where such trials run, as LAUNCH says it
 _MISSING: Any = object()
 
@@ -197,7 +199,8 @@ class AskTell:
 
         Trials that were out come back: `ask` gives them again (same number and parameters, next attempt) before any new
         one, and they can be told by their number. `tuner` and `assessor` are needed where the study was made with an
-        object, or a class that can't be found by its name. Raises `TuneError`.
+        object (then a new one that has observed nothing), or a class that can't be found by its name. Raises
+        `TuneError`.
         """
         study = cls.__new__(cls)
         study._prepare()
@@ -375,7 +378,16 @@ class AskTell:
         self._state.tell, self._state.tell_intermediates = True, ready.observes == "intermediates"
 
     def _create(self, given: str | None, raw: bytes) -> None:
-        folder, _ = home.create(given)
+        try:
+            folder, notes = home.create(given)
+        except UsageError as error:
+            if given is None or not os.path.lexists(home.root() / given):
+                raise
+            raise UsageError(
+                error.message, f"Choose another id, or go on with it: AskTell.resume({given!r})"
+            ) from error
+        for text in notes:
+            _logger.warning("%s", text)
         try:
             folder.config.write_bytes(msgspec.json.format(raw, indent=2) + b"\n")
             folder.config.chmod(0o600)

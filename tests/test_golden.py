@@ -19,6 +19,7 @@ import harness
 import make
 
 from tune.engine import log as log_module
+from tune.engine.ask_tell import AskTell
 from tune.engine.client import View
 from tune.engine.decisions import check_decisions
 from tune.engine.errors import TuneError
@@ -54,7 +55,7 @@ def copied(log: Path, parent: Path) -> Folder:
 
 def test_each_case_has_a_log_of_each_format() -> None:
     assert {log.name for log in LOGS} == {
-        f"{name}.{number}.db" for name in make.CASES for number in range(1, log_module.FORMAT + 1)
+        f"{name}.{number}.db" for name in (*make.CASES, make.ASKED) for number in range(1, log_module.FORMAT + 1)
     }
     assert all(log.stat().st_size < 60_000 for log in LOGS)
 
@@ -82,7 +83,24 @@ def test_P15_its_decisions_come_out_again(log: Path, tmp_path: Path) -> None:
     assert found.suggestions + found.others >= 2
 
 
-@named
+def test_P15_a_study_is_gone_on_with(bench: harness.Bench) -> None:
+    folder = copied(HERE / "golden" / f"{make.ASKED}.1.db", bench.home)
+    view = View(folder)
+    view.close()
+    before = make.seen(view.state)["trials"]
+    assert before[-1]["status"] == "SYS_CANCELED"
+    with AskTell.resume(folder.id) as study:
+        again = study.ask()
+        assert (again.number, again.parameters) == (before[-1]["number"], before[-1]["parameters"])
+        study.tell(again, 1.0)
+        study.tell(study.ask(), 1.0)
+    view = View(folder)
+    view.close()
+    assert make.seen(view.state)["trials"][:-2] == before[:-1]
+    assert verify(folder.events).ok
+
+
+@pytest.mark.parametrize("log", [log for log in LOGS if make.ASKED not in log.stem], ids=lambda log: log.stem)
 def test_P15_is_gone_on_with(log: Path, bench: harness.Bench) -> None:
     experiment = bench.known(copied(log, bench.home))
     before = experiment.state()

@@ -22,7 +22,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "e2e"))
 
 import harness
 
-from tune.engine import views
+from tune.engine import home, views
+from tune.engine.ask_tell import AskTell
+from tune.engine.home import Folder
 from tune.engine.requests import AskStop
 from tune.engine.state import State
 
@@ -136,6 +138,30 @@ CASES: dict[str, Case] = {
     ),
 }
 
+ASKED = "asked_and_told"  # by a program, without an engine
+
+
+def _ask_and_tell() -> Folder:
+    """A study with an early stop, a failure, a result that is none, a queued trial, and one that a resume gives again."""
+    study = AskTell(SPACE, "TPE", "minimize", seed=7, assessor="Medianstop", log=ASKED.replace("_", "-"))
+    for number in range(6):
+        if number == 2:
+            study.enqueue({"x": 0.5, "n": 2, "c": {"_name": "a"}})
+        trial = study.ask()
+        study.report(trial, number)
+        if study.should_stop(trial):
+            study.tell(trial)
+        elif number == 1:
+            study.tell(trial, failed=True, error="out of memory")
+        else:
+            study.tell(trial, {"default": trial.parameters["x"]} if number else float("nan"))
+    study.ask()
+    study.close()
+    with AskTell.resume(study.id) as again:
+        again.tell(again.ask(), 0.25)
+        again.ask()
+    return home.find(study.id)
+
 
 def seen(state: State) -> dict[str, Any]:
     """What people are promised to see of a log, whatever version shows it."""
@@ -154,11 +180,24 @@ def seen(state: State) -> dict[str, Any]:
     }
 
 
+def _keep(name: str, experiment: harness.Experiment) -> None:
+    """Put a log among the golden ones, with what is seen of it."""
+    target = HERE / f"{name}.1.db"
+    state = experiment.state()
+    text = json.dumps(seen(state), indent=1) + "\n"
+    target.with_suffix(".json").write_text(text, encoding="utf-8")
+    print(name, state.status, json.dumps({k: v for k, v in state.counts.items() if v}), state.seq, state.digest())
+    shutil.copyfile(experiment.folder.events, target)
+
+
 def main() -> int:
     """Make what is missing."""
     CODE.mkdir(exist_ok=True)
     base = Path(tempfile.mkdtemp())
     with harness.bench(base, os.environ.__setitem__) as bench:
+        os.chdir(CODE)
+        if not (HERE / f"{ASKED}.1.db").exists():
+            _keep(ASKED, harness.Experiment(bench, _ask_and_tell()))
         for name, (fields, run) in CASES.items():
             target = HERE / f"{name}.1.db"
             if target.exists():
@@ -166,13 +205,7 @@ def main() -> int:
             config = {"search_space": SPACE, "trial_code_directory": str(CODE), "python": None, **fields}
             experiment = bench.experiment(**config)
             run(experiment)
-            state = experiment.state()
-            text = json.dumps(seen(state), indent=1) + "\n"
-            target.with_suffix(".json").write_text(text, encoding="utf-8")
-            print(
-                name, state.status, json.dumps({k: v for k, v in state.counts.items() if v}), state.seq, state.digest()
-            )
-            shutil.copyfile(experiment.folder.events, target)
+            _keep(name, experiment)
     shutil.rmtree(base)
     return 0
 
