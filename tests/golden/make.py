@@ -142,7 +142,7 @@ ASKED = "asked_and_told"  # by a program, without an engine
 
 
 def _ask_and_tell() -> Folder:
-    """A study with an early stop, a failure, a result that is none, a queued trial, and one that a resume gives again."""
+    """A study with an early stop, a failure, a result that is none, a queued trial, and one given again."""
     study = AskTell(SPACE, "TPE", "minimize", seed=7, assessor="Medianstop", log=ASKED.replace("_", "-"))
     for number in range(6):
         if number == 2:
