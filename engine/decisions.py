@@ -31,7 +31,8 @@ from .state import State
 from .tuner_host import Host
 
 FRESH = 200_000
-_ODD = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+# what folding an event can raise that does not fit what stands before it
+ODD = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 Put: TypeAlias = Callable[[Host, AskNow], FromHost]
 
 
@@ -143,14 +144,14 @@ class Retelling:
         for fact in facts:
             try:
                 step = self._step(fact)
-            except _ODD as error:
-                raise _odd(fact) from error
+            except ODD as error:
+                raise odd(fact) from error
             if step is not None:
                 yield step
             try:
                 self._fold(fact)
-            except _ODD as error:
-                raise _odd(fact) from error
+            except ODD as error:
+                raise odd(fact) from error
 
     def _fold(self, fact: Fact) -> None:
         state = self.state
@@ -373,8 +374,8 @@ def _count(found: Decisions, step: Step) -> None:
         found.others += 1
 
 
-def _odd(fact: Fact) -> TuneError:
-    """Its chain may be right: whoever wrote it was no engine."""
+def odd(fact: Fact) -> TuneError:
+    """The error for an event that can't be folded: its chain may be right, but whoever wrote it was no engine."""
     return TuneError(f"event {fact.seq} ({fact.event.KIND}) does not fit what stands before it")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from . import registry, views
-from .decisions import Incomparable, Knew, Retelling, read
+from .decisions import ODD, Incomparable, Knew, Retelling, odd, read
 from .errors import UsageError
 from .events import Fact, Kill, Parameter, TrialEnd
 from .home import Folder
@@ -29,7 +29,10 @@ def explain(folder: Folder, number: int) -> dict[str, Any]:
     """
     told = _Told(number)
     for fact in read(folder):
-        told.take(fact)
+        try:
+            told.take(fact)
+        except ODD as error:
+            raise odd(fact) from error
     one = told.state.trial(number)
     for phase in told.phases:
         if phase["ask"] and not phase["source"]:

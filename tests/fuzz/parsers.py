@@ -29,6 +29,8 @@ from tune.engine.errors import TuneError, UsageError
 from tune.engine.events import Row
 from tune.engine.home import Folder
 from tune.engine.log import Reader
+from tune.engine.replay import Replay, plain
+from tune.engine.why import explain
 from tune.trial_sdk import channel, spool, wire
 
 PATIENCE = 2.0  # seconds of CPU that one input may take
@@ -359,6 +361,11 @@ def logs(count: int, seed: int, folder: Path) -> Iterator[str]:
                 for row in rows:
                     views.to_json(views.fact(row))
                 view.state.digest()
+                if number % 8 == 0:
+                    for step in Replay(place).steps():
+                        views.to_json(plain(step))
+                    for one in view.state.made[:1]:
+                        views.to_json(explain(place, one.number))
             finally:
                 view.close()
         except TuneError:
