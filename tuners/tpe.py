@@ -40,7 +40,7 @@ class TpeArgs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     constant_liar_type: LiarType | None = "worst"  # ["best"] what a running trial's value is taken to be
     n_startup_jobs: Annotated[int, Meta(ge=1)] = 10  # [20] random points before the first fit
-    n_ei_candidates: Annotated[int, Meta(ge=1, le=10_000)] = 32  # [24]
+    n_ei_candidates: Annotated[int, Meta(ge=1, le=10_000)] = 16  # [24]
     linear_forgetting: Annotated[int, Meta(ge=1)] = 25  # the newest so many of the rest have the full weight
     prior_weight: Annotated[float, Meta(ge=0)] = 1.0
     gamma: Annotated[float, Meta(gt=0, le=1)] = 0.15  # [0.25, of sqrt(n)] the share of good ones, 25 at most
