@@ -45,6 +45,10 @@ bench *NAMES:
 bench-tuners *OPTIONS:
     .venv/bin/python benchmarks/tuners/run.py {{OPTIONS}}
 
+# Tuners that promote, and the peers installed, on recorded learning curves; options go to benchmarks/fidelity.py.
+bench-fidelity *OPTIONS:
+    .venv/bin/python benchmarks/fidelity.py {{OPTIONS}}
+
 # Build the wheel into dist/ and check what is in it.
 wheel:
     rm -rf build dist src/*.egg-info

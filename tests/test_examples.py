@@ -120,6 +120,51 @@ def test_genetic_nas(tmp_path: Path, tune: Any) -> None:
     assert result["ok"] and result["decisions"]["suggestions"] == 7
 
 
+def test_promotion(tmp_path: Path, tune: Any) -> None:
+    arguments = {"optimize_mode": "maximize", "min_budget": 1, "max_budget": 4, "eta": 2}
+    tuner = {"name": "ASHA", "class_args": arguments}
+    small = copied(tmp_path, EXAMPLES / "promotion" / "config.toml", max_trial_number=9, tuner=tuner)
+    status = tune.json("create", str(small))
+    assert status["status"] == "DONE" and status["counts"]["SUCCEEDED"] == 9
+    trials = tune.json("trials", status["id"])
+    promoted = [trial for trial in trials if trial["continues"] is not None]
+    assert {trial["parameters"]["TRIAL_BUDGET"] for trial in promoted} == {2, 4}
+    for trial in trials:
+        parameters = trial["parameters"]
+        assert parameters["save_checkpoint_dir"] == f"checkpoints/{trial['number']}"
+        assert Path(status["folder"], parameters["save_checkpoint_dir"], "checkpoint.joblib").is_file()
+        before = 0
+        if trial["continues"] is not None:
+            parent = trials[trial["continues"]]
+            before = parent["parameters"]["TRIAL_BUDGET"]
+            assert parameters["load_checkpoint_dir"] == parent["parameters"]["save_checkpoint_dir"]
+            assert parent["ended"] <= trial["started"]
+        assert len(trial["intermediate"]) == parameters["TRIAL_BUDGET"] - before
+        assert Path(trial["stdout"]).read_text() == f"begins after epoch {before}\n"
+    assert "FROM" in tune("trials", status["id"]).splitlines()[0].split()
+    assert status["best"]["value"] > 0.5
+
+    # three trials give the same as one that trains to the end
+    last = next(trial for trial in promoted if trial["parameters"]["TRIAL_BUDGET"] == 4)
+    spec = importlib.util.spec_from_file_location("promotion_trial", EXAMPLES / "promotion" / "trial.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    given = {key: last["parameters"][key] for key in ("features", "lr", "momentum", "TRIAL_BUDGET")}
+    reported: list[float] = []
+    module.tune = type(
+        "Reports",
+        (),
+        {
+            "get_next_parameter": staticmethod(lambda: given),
+            "report_intermediate_result": staticmethod(reported.append),
+            "report_final_result": staticmethod(reported.append),
+        },
+    )
+    module.main()
+    assert reported[-1] == last["final"] and reported[-len(last["intermediate"]) - 1 : -1] == last["intermediate"]
+
+
 def test_pytorch_quickstart(tmp_path: Path, tune: Any) -> None:
     config = EXAMPLES / "pytorch_quickstart" / "config_fake_data.toml"
     small = copied(
