@@ -9,15 +9,14 @@ whose order has changed twice on their way up.
 
 from __future__ import annotations
 
-import itertools
-from typing import Any
+from bisect import insort
 
 import numpy as np
 
 from ..engine.plugins import OptimizeMode
 from ..engine.space import Space
-from ._lineages import Budget, Runs, reserved
-from ._lineages import Run as OneRun
+from ._lineages import Budget, Rank, Run, Runs, reserved
+from ._parzen import Floats
 from ._rungs import Ladder
 from .asha import ASHA
 
@@ -53,21 +52,21 @@ class GrowingLadder(Ladder):
     def __init__(self, space: Space, budgets: list[Budget], eta: int) -> None:
         super().__init__(space, budgets, eta, 1)
         self.top = min(1, len(budgets) - 1)
-        self._at_top: list[OneRun] = []
+        self._best: list[tuple[Rank, list[float]]] = []  # of the top rung: rank, and the losses on the way up
 
-    def end(self, runs: Runs, run: OneRun) -> None:
+    def end(self, runs: Runs, run: Run) -> None:
         """Take in the end of a run; one at the top may raise it."""
         super().end(runs, run)
         if self.places[run.index][1] != self.top or run.rank is None or self.top == len(self.budgets) - 1:
             return
-        self._at_top.append(run)
-        best = sorted(self._at_top, key=_rank)[:COMPARED]
-        if len(best) > 1 and not agree([self._way(runs, one) for one in best]):
+        insort(self._best, (run.rank, self._way(runs, run)))
+        dropped = self._best.pop()[0] if len(self._best) > COMPARED else None
+        if dropped != run.rank and len(self._best) > 1 and not agree([way for _, way in self._best]):
             self.top += 1
-            self._at_top = []
+            self._best = []
 
     @staticmethod
-    def _way(runs: Runs, run: OneRun) -> list[float]:
+    def _way(runs: Runs, run: Run) -> list[float]:
         """The losses of a run and of those that it continues, from the lowest rung up."""
         losses: list[float] = []
         at: int | None = run.index
@@ -80,24 +79,16 @@ class GrowingLadder(Ladder):
 
 def agree(ways: list[list[float]]) -> bool:
     """Whether losses on the last rung are ranked as on the one below, where those within the noise may swap."""
-    table = np.array(ways)
+    table: Floats = np.array(ways)
     below, top = table[:, -2], table[:, -1]
     ranked = below[np.argsort(top, kind="stable")]
     with np.errstate(over="ignore", invalid="ignore"):  # losses may be as large as floats go
         return bool(np.all(np.abs(ranked - np.sort(below)) <= noise_of(table)))
 
 
-def noise_of(table: Any) -> float:
-    """The noise of losses, by run and rung: see the module. 0.0 when no pair has changed its order twice."""
-    gaps: list[float] = []
-    for one, other in itertools.combinations(table, 2):
-        signs = (one > other).astype(int) - (one < other)
-        signs = signs[signs != 0]
-        if np.count_nonzero(signs[1:] != signs[:-1]) >= 2:
-            gaps.append(abs(float(one[-2] - other[-2])))
-    return float(np.percentile(gaps, 90)) if gaps else 0.0
-
-
-def _rank(run: OneRun) -> tuple[float, float, int]:
-    assert run.rank is not None
-    return run.rank
+def noise_of(table: Floats) -> float:
+    """The noise of losses, by run and rung (n x r): see the module. 0.0 when no pair has changed its order twice."""
+    order = (table[:, None] > table).astype(np.int8) - (table[:, None] < table)
+    turned = np.count_nonzero(order[:, :, 1:] * order[:, :, :-1] < 0, axis=2)
+    gaps = np.abs(table[:, None, -2] - table[:, -2])[np.triu(turned >= 2)]
+    return float(np.percentile(gaps, 90)) if len(gaps) else 0.0
