@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..engine import home
+from ..engine import client, home
 from ..engine.errors import TuneError
 from .reading import Json, printable, say, say_json, table
 
@@ -52,6 +52,7 @@ def examine() -> Iterator[Finding]:
     yield _logind(_LOGIND)
     yield _shell()
     yield _files()
+    yield _control_groups()
 
 
 def _sqlite() -> Finding:
@@ -136,3 +137,8 @@ def _files() -> Finding:
     )
     few = files != resource.RLIM_INFINITY and files < 512
     return Finding("limits", "warning" if few else "ok", said + (": few for many trials at once" if few else ""))
+
+
+def _control_groups() -> Finding:
+    there, detail = client.control_groups(Path.cwd())
+    return Finding("control groups", "ok" if there else "warning", detail)

@@ -14,7 +14,9 @@ import select
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
+from ..trial_sdk import control_group
 from ..trial_sdk.crash_point import VARIABLE
 from ..trial_sdk.wire import Framer, WireError, decode, frame
 from . import lock as lock_room
@@ -330,5 +332,11 @@ def clean_environment() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if name in ("TUNE_HOME", VARIABLE) or not name.startswith(("TUNE_", "NNI_"))
+        if name in ("TUNE_HOME", VARIABLE, control_group.VARIABLE) or not name.startswith(("TUNE_", "NNI_"))
     }
+
+
+def control_groups(folder: Path) -> tuple[bool, str]:
+    """Whether the trials of the experiment in `folder` get control groups here; in words which ones, or why none."""
+    groups = control_group.choose(folder)
+    return not isinstance(groups, str), control_group.told(groups)

@@ -9,6 +9,7 @@ import pytest
 
 from tune import cli
 from tune.cli import doctor
+from tune.trial_sdk import control_group
 
 
 @pytest.fixture(autouse=True)
@@ -52,3 +53,21 @@ def test_logind(text: str, level: str, tmp_path: Path) -> None:
     (tmp_path / "logind.conf.d").mkdir()
     (tmp_path / "logind.conf.d" / "mine.conf").write_text("KillUserProcesses=no\n")
     assert doctor._logind(tmp_path / "logind.conf").level == "ok"
+
+
+@pytest.mark.parametrize(("wanted", "said"), [("none", "none (they are switched off)"), ("v7", "allowed are v2")])
+def test_without_control_groups_it_says_what_a_stop_can_do(
+    wanted: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(control_group.VARIABLE, wanted)
+    found = doctor._control_groups()
+    assert found.level == "warning" and said in found.detail and "sweeps the process table" in found.detail
+
+
+def test_the_control_groups_are_those_that_a_keeper_takes(tmp_path: Path) -> None:
+    groups = control_group.choose(tmp_path)
+    found = doctor._control_groups()
+    if isinstance(groups, str):
+        assert found.level == "warning" and groups in found.detail
+    else:
+        assert found.level == "ok" and found.detail.startswith(f"{groups.way.name}, at {groups.parent.parent}:")

@@ -13,10 +13,11 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tune.training_services.local import Local
-from tune.trial_sdk import channel, process_tree, spool, wire
+from tune.trial_sdk import channel, control_group, process_tree, spool, wire
 from tune.trial_sdk.keeper import read_lock
 
 
@@ -665,6 +666,48 @@ async def test_k8_stop_right_after_launch(w):
         engine.send(channel.Stop(f"t{n}", 0, 20.0))
     for n in range(8):
         assert (await engine.heard(channel.Exited, trial=f"t{n}")).code in (-15, None)
+    assert await w.leftover() == []
+
+
+@served()
+async def test_k8_a_launch_has_its_control_group_until_it_is_over(w):
+    groups = control_group.choose(w.folder)
+    engine = await w.attach()
+    engine.launch("t1", SLEEPER)
+    launched = await engine.heard(channel.Launched)
+    recorded = msgspec.json.decode((w.folder / "trials/t1/0/owner").read_bytes())["group"]
+    if isinstance(groups, str):
+        assert recorded == "" and groups in (w.folder / "keeper.log").read_text()
+        return
+    assert recorded == str(groups.parent / "t1.0")
+    group = control_group.Group(Path(recorded))
+    assert launched.pid in group.pids()
+    assert int((w.folder / "trials/t1/0/waiter").read_text()) not in group.pids()
+    engine.send(channel.Stop("t1", 0, 5.0))
+    await engine.heard(channel.Exited)
+    assert not group.threads()
+    engine.send(channel.Forget("t1", 0), channel.Probe("t2", 0))
+    await engine.heard(channel.NeverLaunched)
+    assert not group.path.exists()
+
+
+@served()
+async def test_k8_a_trial_does_without_a_control_group_that_is_not_there(w):
+    groups = control_group.choose(w.folder)
+    limited = not isinstance(groups, str) and groups.way.name == "v2"
+    if not isinstance(groups, str) and limited:
+        control_group._make(groups.parent, groups.way)
+        (groups.parent / "cgroup.max.descendants").write_text("0")
+    engine = await w.attach()
+    engine.launch("t1", SLEEPER)
+    engine.launch("t2", SLEEPER)
+    await engine.reported(1, "t1")
+    await engine.reported(1, "t2")
+    if limited or isinstance(groups, str):
+        assert (w.folder / "keeper.log").read_text().count("control groups") == 1
+    engine.send(channel.Stop("t1", 0, 5.0), channel.Stop("t2", 0, 5.0))
+    for trial in ("t1", "t2"):
+        assert (await engine.heard(channel.Exited, trial=trial)).code == -15
     assert await w.leftover() == []
 
 

@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 
+from ..trial_sdk import control_group
 from ..trial_sdk.crash_point import VARIABLE
 from ..trial_sdk.keeper import read_lock
 
@@ -107,7 +108,7 @@ class Local:
         env = {  # the user's, without what marks a trial when this runs inside one
             name: value
             for name, value in os.environ.items()
-            if name in ("TUNE_HOME", VARIABLE) or not name.startswith(("TUNE_", "NNI_"))
+            if name in ("TUNE_HOME", VARIABLE, control_group.VARIABLE) or not name.startswith(("TUNE_", "NNI_"))
         }
         command = [sys.executable, "-P", "-m", "tune.trial_sdk.keeper", os.fspath(self._folder)]
         command += ["--lease", str(self._lease), "--grace", str(self._grace), "--ready-fd", str(ready_fd)]

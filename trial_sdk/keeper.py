@@ -17,7 +17,8 @@ K6   At most 1 MiB of a process and 8 MiB in all are unacknowledged; processes t
 K7   A final's process hears Recorded when the engine has acknowledged it, and of progress on the way; a request's
      process hears the answer; with no engine it hears that. Requests are told again to each new engine.
 K8   A stop is StopNotice, TERM to the whole tree, `grace` seconds in which reports still count, KILL until nothing is
-     left, setsid children included. A stop that is said again may only shorten the grace.
+     left, setsid children included: all that ever was in the launch's control group, where there can be one
+     (control_group.py). A stop that is said again may only shorten the grace.
 K9   A waiter that dies without `exit`: its tree is killed, the code is None. After a normal end, what is left of the
      trial's process group is killed.
 K10  No pid is signalled that is not surely the trial's: not a recycled one, not the keeper or an ancestor, nothing of
@@ -46,10 +47,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from . import channel, process_tree, wire
+from . import channel, control_group, process_tree, wire
+from .control_group import Group
 from .crash_point import VARIABLE, point
 from .forwarding import Forwarder
-from .launches import NAME
+from .launches import NAME, Owner
 from .machine import Machine, Socket
 from .peers import Connection, Key, Launch, log
 from .socket_dir import is_private, make_private, socket_path
@@ -79,6 +81,8 @@ class Keeper:
         self.launches: dict[Key, Launch] = {}
         self.experiment = ""
         self.forward = Forwarder(self.launches, self._maybe_exited)
+        self.groups: control_group.Groups | None = None
+        self._group_homes: set[Path] = set()  # where groups of this experiment lie, also those of earlier keepers
         self.waiters: dict[int, Launch] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.done = asyncio.Event()
@@ -94,6 +98,12 @@ class Keeper:
         """
         self.path = path
         self.machine.settle(self._reap, self.done.set)
+        found = self.machine.groups(self.folder)
+        if isinstance(found, str):
+            log(f"control groups: {control_group.told(found)}")
+        else:
+            self.groups = found
+            self._group_homes.add(found.parent)
         self._adopt()
         self._socket = await self.machine.listen(path, lambda: Connection(self))
         if not ready() and not self.launches:  # who started it has gone: with no trial found there is no use
@@ -104,6 +114,7 @@ class Keeper:
         finally:
             ticker.cancel()
             self._socket.close()
+            self._remove_groups()
             if self.forward.engine is not None:
                 self.forward.engine.close()
             for _ in range(200):  # what was said last should still be heard
@@ -139,10 +150,20 @@ class Keeper:
 
     def _adopt(self) -> None:
         """K14: take over what runs."""
-        for owner in sorted(self.trials.glob("*/*/owner")):
-            trial, attempt = owner.parent.parent.name, owner.parent.name
-            if attempt.isdigit() and self.machine.folder(owner.parent).held():
+        for path in sorted(self.trials.glob("*/*/owner")):
+            trial, attempt = path.parent.parent.name, path.parent.name
+            if not attempt.isdigit():
+                continue
+            folder = self.machine.folder(path.parent)
+            owner = folder.owner()
+            if owner is not None and self._is_mine(owner):
+                group = control_group.found(owner.group, self.folder, trial, int(attempt))
+                if group is not None:
+                    self._group_homes.add(group.path.parent)
+            if folder.held():
                 self._load((trial, int(attempt)))
+        for home in self._group_homes:
+            Group(home).let_go(at_once=True)  # a keeper may have died over a Shutdown
 
     def _task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name=name)
@@ -299,7 +320,11 @@ class Keeper:
         folder = launch.folder
         if not Path(message.cwd).is_dir():
             raise NotADirectoryError(0, "no such folder", message.cwd)
-        folder.write("owner", msgspec.json.encode(self.machine.me()).decode())
+        launch.tree.group = self._group(launch)
+        owner = self.machine.me()
+        if launch.tree.group is not None:
+            owner = msgspec.structs.replace(owner, group=os.fspath(launch.tree.group.path))
+        folder.write("owner", msgspec.json.encode(owner).decode())
         parameters = message.parameters or "{}"
         folder.write("parameters.json", f'{{"phase":{message.phase},"parameters":{parameters}}}')
         for name in ("stdout", "stderr"):
@@ -313,6 +338,7 @@ class Keeper:
                 self._environment(launch, message),
                 alive,
                 lambda: self._pid_told(launch),
+                os.fspath(launch.tree.group.join) if launch.tree.group is not None else "",
             )
         except ValueError as error:  # a null byte in the command or the environment
             raise OSError(0, str(error), message.command) from None
@@ -322,6 +348,16 @@ class Keeper:
         launch.piped = True
         launch.tree.waiter = self.machine.processes.read(pid)
         self._watch_pid(launch, pid)
+
+    def _group(self, launch: Launch) -> Group | None:
+        if self.groups is None:
+            return None
+        try:
+            return self.groups.make(launch.trial, launch.attempt)
+        except OSError as error:
+            log(f"no control groups any more: {error}")
+            self.groups = None
+            return None
 
     def _environment(self, launch: Launch, message: channel.Launch) -> dict[str, str]:
         env = {name: value for name, value in os.environ.items() if name not in message.unset}
@@ -411,11 +447,11 @@ class Keeper:
         launch = Launch(*key, path, self.machine)
         folder = launch.folder
         owner = folder.owner()
-        launch.mine = owner is not None and (owner.host, owner.boot, owner.namespace) == (
-            self.me.host,
-            self.me.boot,
-            self.me.namespace,
-        )
+        launch.mine = owner is not None and self._is_mine(owner)
+        if owner is not None and launch.mine:
+            launch.tree.group = control_group.found(owner.group, self.folder, *key)
+            if launch.tree.group is not None:
+                launch.tree.group.let_go(at_once=True)  # a keeper may have died over a kill
         launch.failed = folder.text("failed")
         self.launches[key] = launch
         if launch.failed:
@@ -429,10 +465,16 @@ class Keeper:
         self._check(launch)
         return launch
 
+    def _is_mine(self, owner: Owner) -> bool:
+        """Whether the pids of a launch mean what they mean to this keeper."""
+        return (owner.host, owner.boot, owner.namespace) == (self.me.host, self.me.boot, self.me.namespace)
+
     def _drop(self, launch: Launch) -> None:
         """Forget a launch; its folder keeps everything."""
         self.launches.pop(launch.key, None)
         self.forward.drop(launch)
+        if launch.tree.group is not None and launch.over:
+            launch.tree.group.remove()  # as far as no daemon of it lives on
         for connection in list(launch.connections):
             connection.close()
 
@@ -573,7 +615,8 @@ class Keeper:
         pause = 0.002
         while True:
             living = launch.tree.signal(signal.SIGKILL)
-            if not living and not launch.folder.held() and not launch.tree.group_lives():
+            left = launch.folder.held() or launch.tree.group_lives() or launch.tree.grouped()
+            if not living and not left:
                 break
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, 1.0)
@@ -615,15 +658,25 @@ class Keeper:
         """Kill what is left of the experiment on this host, daemons of ended trials included, and end."""
         await self._end_all(0.0, "")
         pause = 0.002
+        groups = [Group(home) for home in self._group_homes if home.is_dir()]
         for _ in range(100):  # what can't be killed (in the kernel) may not keep the keeper for ever
-            left = process_tree.below(os.fsencode(self.trials), self.machine.processes)
-            if not left:
-                break
+            for group in groups:
+                group.freeze()
+            left = process_tree.below(os.fsencode(self.trials), groups, self.machine.processes)
             for process in left:
                 self.machine.processes.send(process, signal.SIGKILL)
+            for group in groups:
+                group.let_go()
+            if not left and not any(group.threads() for group in groups):
+                break
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, 0.25)
         self.done.set()
+
+    def _remove_groups(self) -> None:
+        """Remove the control groups in which nobody is left: of launches that are over, and of those before."""
+        for home in self._group_homes:
+            Group(home).remove()
 
 
 def _key(trial: str, attempt: int) -> Key:

@@ -37,6 +37,7 @@ class Owner(Struct, frozen=True):
     namespace: str  # the inode of its pid namespace: only in there do its pids mean anything
     keeper: int
     started: int  # us
+    group: str = ""  # the launch's control group, "" for none
 
 
 def me() -> Owner:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import process_tree, waiter
+from . import control_group, process_tree, waiter
 from .launches import Folder, Owner, me
 
 
@@ -72,18 +72,31 @@ class Machine:
         """The wall clock, in us."""
         return time.time_ns() // 1000
 
+    @staticmethod
+    def groups(folder: Path) -> control_group.Groups | str:
+        """The control groups for the experiment in `folder`; in words why there are none."""
+        return control_group.choose(folder)
+
     def folder(self, path: Path) -> Folder:
         """A launch's folder."""
         return Folder(path, self.processes)
 
     def spawn(
-        self, folder: Path, command: str, cwd: str, env: dict[str, str], alive: int, told: Callable[[], None]
+        self,
+        folder: Path,
+        command: str,
+        cwd: str,
+        env: dict[str, str],
+        alive: int,
+        told: Callable[[], None],
+        join: str = "",
     ) -> int:
         """Start a waiter: its pid. `told` is called once: the inner shell has told its pid, or ended before.
 
-        `alive` is the locked file descriptor; the caller closes its own. `OSError`; `ValueError` for a null byte.
+        `alive` is the locked file descriptor; the caller closes its own. The trial joins a control group by the file
+        `join`. `OSError`; `ValueError` for a null byte.
         """
-        pid, pipe = waiter.spawn(folder, command, cwd, env, alive, self._files)
+        pid, pipe = waiter.spawn(folder, command, cwd, env, alive, self._files, join)
         os.set_blocking(pipe, False)
         loop = asyncio.get_running_loop()
 

@@ -1,18 +1,22 @@
 """The process tree of one launch: who belongs to it, and signals that never hit anybody else.
 
-On Linux, /proc says it: a process belongs to a launch when it is in the trial's process group or session, descends
-from the waiter or the inner shell, carries the launch's folder in its environment (TUNE_LAUNCH_DIR), or was seen so
-before. A pid is always held together with its start time, and a signal goes through a pidfd, so a recycled pid is
-never signalled; nor is the keeper itself or any ancestor of it. Elsewhere the process group is all there is.
+On Linux, the launch's control group says it, where there is one (control_group.py), and /proc: a process belongs to a
+launch when it is in the trial's process group or session, descends from the waiter or the inner shell, carries the
+launch's folder in its environment (TUNE_LAUNCH_DIR), or was seen so before.
+A pid is always held together with its start time, and a signal goes through a pidfd, so a recycled pid is never
+signalled; nor is the keeper itself or any ancestor of it. Elsewhere the process group is all there is.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 
 from msgspec import Struct
+
+from .control_group import Group
 
 PROC = Path("/proc/self/stat").exists()
 MARK = b"TUNE_LAUNCH_DIR="
@@ -164,6 +168,7 @@ class Tree:
         self._seen: dict[int, Process] = {}
         self.leader: tuple[int, int] | None = None
         self.waiter: Process | None = None
+        self.group: Group | None = None  # the control group that all of it was born into
         self.watched = False  # its waiter's end was seen as it came: the group's number can't be another's yet
 
     def lead(self) -> bool:
@@ -190,6 +195,14 @@ class Tree:
             return True
         return any(process.group == self.leader[0] for process in self.members(group_only=True))
 
+    def grouped(self) -> list[Process]:
+        """Who lives in the launch's control group, if it has one; also a process whose first thread has ended."""
+        if self.group is None or not self.group.threads():
+            return []
+        lines = [self._processes.read(pid) for pid in self.group.pids() - self._processes.relatives()]
+        still = self.group.pids()  # a pid that was another's when its line was read is not in there any more
+        return [line for line in lines if line is not None and line.pid in still]
+
     def members(self, *, group_only: bool = False) -> list[Process]:
         """Who lives of this launch now, the waiter and the keeper's own line left out."""
         processes = self._processes.table()
@@ -209,6 +222,9 @@ class Tree:
                 roots.add(self.waiter.pid)
             roots |= {process.pid for process in processes.values() if self._known(process)}
             roots |= {pid for pid in processes if self._processes.launch_dir(pid) == self._folder}
+            grouped = {process.pid: process for process in self.grouped()}
+            processes = {**grouped, **processes}
+            roots |= grouped.keys()
             for pid in roots | descendants(roots, processes):
                 found[pid] = processes[pid]
         spared = self._processes.relatives()
@@ -221,8 +237,18 @@ class Tree:
         return living
 
     def signal(self, number: int, known: set[tuple[int, int]] | None = None) -> list[Process]:
-        """Signal the whole tree, and say who it was; those in `known` (pid, start) are spared."""
-        spared = known or set()
+        """Signal the whole tree, and say who it was; those in `known` (pid, start) are spared.
+
+        Nobody of the control group runs while it is killed, so a chain of forks can't outrun that.
+        """
+        if number != signal.SIGKILL or self.group is None:
+            return self._signal(number, known or set())
+        self.group.freeze()
+        living = self._signal(number, set())
+        self.group.let_go()
+        return living
+
+    def _signal(self, number: int, spared: set[tuple[int, int]]) -> list[Process]:
         living = self.members()  # before any signal: an orphan is not seen to descend from anybody
         hit = 0
         if self.leader is not None and not spared and self.lead() and (not PROC or self._leads(living)):
@@ -249,11 +275,11 @@ class Tree:
         return now is not None and now.start == process.start
 
 
-def below(folder: bytes, processes: Processes = REAL) -> list[Process]:
-    """Every process whose launch folder lies below `folder`, or that descends from this one."""
+def below(folder: bytes, groups: Iterable[Group] = (), processes: Processes = REAL) -> list[Process]:
+    """Every process whose launch folder lies below `folder`, that is in one of the groups or descends from this one."""
     living = processes.table()
     spared = processes.relatives()
-    mine = descendants({processes.me()}, living)
+    mine = descendants({processes.me()}, living).union(*(group.pids() for group in groups))
     return [
         process
         for pid, process in living.items()

@@ -3,7 +3,8 @@
 Two shells. The outer one, the waiter, leads a session of its own and holds the lock on `alive` (an inherited file
 descriptor), so a trial's life is a held lock and not a process id. The inner one leads the trial's session and process
 group, tells its pid, and becomes `/bin/sh -c "$command"`. The command is a positional argument and never part of a
-shell text. The keeper may die at any time: nothing here needs it.
+shell text. The keeper may die at any time: nothing here needs it. The inner one joins the launch's control group, where
+there is one (control_group.py); the outer one stays outside, since it has to survive what is in there.
 
 Files that they write into the launch folder:
   waiter   the outer shell's pid
@@ -24,7 +25,8 @@ from pathlib import Path
 
 PID_PIPE, ALIVE = 8, 9
 
-# $1 launch folder, $2 command, $3 cwd, $4 soft limit of open files, then what starts a new session.
+# $1 launch folder, $2 command, $3 cwd, $4 the file to join the control group by ("" for none), $5 soft limit of open
+# files, then what starts a new session.
 # The traps do nothing, but unlike ignored signals they are not inherited: the trial starts with the defaults.
 # The inner shell runs in the foreground: in the background it would start with SIGINT ignored. It opens stdout and
 # stderr itself, so that what the outer one says of a signal ("Terminated") does not stand in them.
@@ -32,11 +34,11 @@ PID_PIPE, ALIVE = 8, 9
 # Names of their own, since assigning to a variable that the user has exported would change what the trial sees.
 _OUTER = """
 trap : HUP INT QUIT TERM USR1 USR2
-TUNE_W_DIR=$1 TUNE_W_COMMAND=$2 TUNE_W_CWD=$3
+TUNE_W_DIR=$1 TUNE_W_COMMAND=$2 TUNE_W_CWD=$3 TUNE_W_GROUP=$4
 printf '%s\\n' "$$" >"$1/waiter"
-ulimit -S -n "$4" 2>/dev/null
-shift 4
-"$@" /bin/sh -c "$TUNE_W_INNER" sh "$TUNE_W_DIR" "$TUNE_W_COMMAND" "$TUNE_W_CWD" 9>&-
+ulimit -S -n "$5" 2>/dev/null
+shift 5
+"$@" /bin/sh -c "$TUNE_W_INNER" sh "$TUNE_W_DIR" "$TUNE_W_COMMAND" "$TUNE_W_CWD" "$TUNE_W_GROUP" 9>&-
 TUNE_W_CODE=$?
 exec 8>&-
 printf '%s\\n' "$TUNE_W_CODE" >"$TUNE_W_DIR/exit.new" && mv -f "$TUNE_W_DIR/exit.new" "$TUNE_W_DIR/exit"
@@ -46,6 +48,7 @@ exit 0
 _INNER = """
 unset TUNE_W_INNER
 exec </dev/null >>"$1/stdout" 2>>"$1/stderr" || exit 126
+if [ -n "$4" ]; then { echo 0 >"$4"; } 2>/dev/null; fi
 TUNE_W_STAT=
 if [ -r /proc/self/stat ]; then read -r TUNE_W_STAT </proc/self/stat; fi
 set -- "$1" "$2" "$3" $TUNE_W_STAT
@@ -62,8 +65,8 @@ exec /bin/sh -c "$2"
 _SETSID = "import os,sys; os.setsid(); os.execv(sys.argv[1], sys.argv[1:])"
 
 
-def argv(folder: str, command: str, cwd: str, files: int) -> list[str]:
-    """The waiter's argument list."""
+def argv(folder: str, command: str, cwd: str, files: int, join: str = "") -> list[str]:
+    """The waiter's argument list; `join` is the file by which a control group is joined."""
     session = shutil.which("setsid", path="/usr/bin:/bin:/usr/local/bin")
     starter = [session] if session else [sys.executable, "-c", _SETSID]
     return [
@@ -74,12 +77,15 @@ def argv(folder: str, command: str, cwd: str, files: int) -> list[str]:
         folder,
         command,
         cwd,
+        join,
         "unlimited" if files < 0 else str(files),
         *starter,
     ]
 
 
-def spawn(folder: Path, command: str, cwd: str, env: dict[str, str], alive: int, files: int) -> tuple[int, int]:
+def spawn(
+    folder: Path, command: str, cwd: str, env: dict[str, str], alive: int, files: int, join: str = ""
+) -> tuple[int, int]:
     """Start a waiter; its pid, and the end of a pipe that gives the inner shell's pid as a line.
 
     `alive` is the locked file descriptor; the caller closes its own afterwards. `OSError` when it can't be started.
@@ -91,7 +97,7 @@ def spawn(folder: Path, command: str, cwd: str, env: dict[str, str], alive: int,
     try:
         pid = os.posix_spawn(
             "/bin/sh",
-            argv(os.fspath(folder), command, cwd, files),
+            argv(os.fspath(folder), command, cwd, files, join),
             {**env, "TUNE_W_INNER": _INNER},
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, high[0], 0),

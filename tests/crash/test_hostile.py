@@ -18,6 +18,7 @@ import pytest
 from harness import PATIENCE, Bench, Experiment, steps
 
 from tune.engine import lock
+from tune.trial_sdk import control_group
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc")
 
@@ -84,6 +85,10 @@ def mark(bench: Bench) -> Iterator[str]:
             break
 
 
+# The ways to end a tree that this machine has.
+GROUPS = [way.name for way in control_group.WAYS if not isinstance(control_group.choose(Path("/"), way.name), str)]
+
+
 def hostile(bench: Bench, mark: str, tree: str, pause: float = 0.02) -> Experiment:
     """An experiment of two such trials, running, their trees complete."""
     source = TREES[tree].replace("MARK", mark).replace("PAUSE", str(pause)) + REST
@@ -106,14 +111,46 @@ def all_gone(mark: str) -> None:
 
 
 @pytest.mark.parametrize("tree", TREES)
-def test_a_stop_leaves_nothing_of_a_hostile_tree(bench: Bench, mark: str, tree: str) -> None:
-    experiment = hostile(bench, mark, tree)
+@pytest.mark.parametrize("way", [*GROUPS, control_group.NONE])
+def test_a_stop_leaves_nothing_of_a_hostile_tree(
+    bench: Bench, mark: str, tree: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(control_group.VARIABLE, way)
+    experiment = hostile(bench, mark, tree, pause=0.02 if way == control_group.NONE else 0)
     stopped = bench.tune("stop", experiment.id)
     assert stopped.returncode == 0, stopped.stderr
     state = experiment.finish()
     assert (state.status, state.counts["SYS_CANCELED"]) == ("STOPPED", 2)
     experiment.assert_nothing_left()
     all_gone(mark)
+
+
+@pytest.mark.parametrize(
+    ("way", "tree"), [*((way, tree) for way in GROUPS for tree in TREES), (control_group.NONE, "ignores TERM")]
+)
+def test_a_new_keeper_leaves_nothing_of_a_hostile_tree(
+    bench: Bench, mark: str, tree: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without control groups, a process that has nothing of ours in it is lost with its keeper."""
+    monkeypatch.setenv(control_group.VARIABLE, way)
+    experiment = hostile(bench, mark, tree, pause=0)
+    keeper = experiment.keeper_pid()
+    os.kill(keeper, signal.SIGKILL)
+    for _ in steps(PATIENCE):
+        if experiment.keeper_pid() not in (0, keeper):
+            break
+    assert bench.tune("stop", experiment.id).returncode == 0
+    state = experiment.finish()
+    assert (state.status, state.counts["SYS_CANCELED"]) == ("STOPPED", 2)
+    experiment.assert_nothing_left()
+    all_gone(mark)
+    assert not groups_of(experiment)
+
+
+def groups_of(experiment: Experiment) -> list[Path]:
+    """The control groups that are left of an experiment."""
+    name = control_group.parent_name(experiment.folder.path.resolve())
+    return [path for path in Path("/sys/fs/cgroup").rglob("tune-*") if path.name == name]
 
 
 def test_a_trial_that_kills_itself_is_failed_with_its_last_words(bench: Bench) -> None:

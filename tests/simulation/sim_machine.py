@@ -146,13 +146,23 @@ class SimMachine(Machine):
     def wall(self) -> int:  # type: ignore[override]
         return self.host.wall()
 
+    def groups(self, folder: Path) -> str:  # type: ignore[override]
+        return "a simulated host has none"
+
     def folder(self, path: Path) -> Folder:
         folder = SimFolder(path, self.processes)
         folder.host = self.host
         return folder
 
     def spawn(
-        self, folder: Path, command: str, cwd: str, env: dict[str, str], alive: int, told: Callable[[], None]
+        self,
+        folder: Path,
+        command: str,
+        cwd: str,
+        env: dict[str, str],
+        alive: int,
+        told: Callable[[], None],
+        join: str = "",
     ) -> int:
         if self.host.dice.random() < self.host.world.weather.spawn_errors:
             raise OSError(11, "Resource temporarily unavailable", "/bin/sh")
