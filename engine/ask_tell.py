@@ -56,6 +56,7 @@ from .events import EngineStarted, Experiment, Fact, Launch, RequestParameter, S
 from .host_wire import Answered, AskNow, Failed, FromHost, Observe, Ready, Setup, Spent, Verdict, Waits
 from .log import LogError, Reader
 from .ports import Clock
+from .recall import past
 from .recorder import Recorder, hold
 from .reduce import open_phase, reduce
 from .requests import (
@@ -376,6 +377,7 @@ class AskTell:
         if ready.error is not None:
             raise UsageError(f"the tuner can't be made: {ready.error}", ready.traceback or None)
         self._state.tell, self._state.tell_intermediates = True, ready.observes == "intermediates"
+        self._state.tell_more = ready.stateful
 
     def _create(self, given: str | None, raw: bytes) -> None:
         try:
@@ -458,6 +460,9 @@ class AskTell:
         if state.config is None:
             raise TuneError(f"the log of experiment {folder.id} is empty: it was never started")
         news, state.queues.news = state.queues.news, []
+        if state.tell_more:  # a stateful tuner is told what it was asked, too
+            with Reader(folder.events) as reader:
+                news = past(map(decode, reader.rows()), intermediates=state.tell_intermediates, stateful=True)
         self._hear(self._host.handle(Observe(news, judge=False)))
         self._check()
         return last
@@ -504,7 +509,7 @@ class AskTell:
         try:
             self._hear(self._host.handle(put))
         finally:
-            state.queues.asked = 0  # also when Ctrl-C came while it thought: the ask stays open
+            state.queues.asked = []  # also when Ctrl-C came while it thought: the ask stays open
         self._check()
         if state.exhausted:
             self._settle()

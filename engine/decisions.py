@@ -6,7 +6,8 @@ put again. What an assessor said must come out; what it said and nobody needed (
 
 Each ask goes to a tuner that was never asked before, built anew from the facts: so an answer that hangs on earlier
 asks, and not on what was observed, is another one here. After FRESH facts in all that were observed again for it, one
-tuner is kept and asked on, since the cost would grow with the square of the log.
+tuner is kept and asked on, since the cost would grow with the square of the log. A tuner that is `stateful` learns as
+it is asked: one such tuner is asked everything.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from .host_wire import Answered, AskNow, Failed, FromHost, Observe, Ready, Setup
 from .log import LogError, Reader
 from .plugins import Ended, Imported, LimitsChanged, Observation, Reported, SpaceChanged, Suggested
 from .reduce import reduce
-from .state import State
+from .state import OpenAsk, State
 from .tuner_host import Host
 
 FRESH = 200_000
@@ -124,6 +125,7 @@ class Retelling:
         self._put = put or put_now
         self._config = b""
         self._host: Host | None = None  # it observes everything, judges, and is asked once FRESH is spent
+        self._stateful = False  # the tuner learns as it is asked: one is asked everything, from the first ask on
         self._pending: list[Observation] = []
         self._past: list[Observation] = []
         self._again = 0  # facts that were observed again for a fresh host
@@ -164,7 +166,9 @@ class Retelling:
             self._set_up(fact.event)
 
     def fresh(self) -> Host:
-        """A host that was never asked, and has observed what the last step's tuner had."""
+        """A host that was never asked, and has observed what the last step's tuner had; of a stateful one, the one."""
+        if self._stateful and self._host is not None:
+            return self._host
         host = Host()
         for _ in host.handle(Setup(self._config)):
             pass
@@ -192,7 +196,7 @@ class Retelling:
             raise Incomparable(f"the tuner can't be set up: {ready.error}")
         if ready.stateful and ready.concurrent:
             raise Incomparable("the tuner learns as it is asked, and was asked several things at once")
-        self.deterministic = ready.deterministic
+        self.deterministic, self._stateful = ready.deterministic, ready.stateful
         self.state.tell, self.state.tell_intermediates = True, ready.observes == "intermediates"
         self.state.tell_more = ready.stateful
 
@@ -217,18 +221,24 @@ class Retelling:
     def _ask(self, fact: Fact, number: int, then: Said) -> Step | None:
         state = self.state
         failed = self._feed(then.seen)
+        ask = state.asks.get(number)
         if number < self._since:
+            if self._stateful and ask is not None and not failed:
+                put_now(self._asked(), self._ask_of(ask))
             return None
         self._begun = True
-        ask = state.asks.get(number)
         trial = fact.trial if fact.trial is not None else ask.trial if ask is not None else -1
         if ask is None:
             return Step(fact, trial, None, replace(self._knew), then, Said("failed"), f"there is no open ask {number}")
-        identity = state.trial(ask.trial).id if ask.sender else ""
-        put = AskNow(number, ask.attempt, ask.trial, identity, ask.phase, self._spaces, len(state.asks) - 1)
+        put = self._ask_of(ask)
         now = failed or said(self._put(self._asked(), put))
         different = "" if self._other is not None else difference(trial, then, now)
         return Step(fact, trial, put, replace(self._knew), then, now, different)
+
+    def _ask_of(self, ask: OpenAsk) -> AskNow:
+        state = self.state
+        identity = state.trial(ask.trial).id if ask.sender else ""
+        return AskNow(ask.number, ask.attempt, ask.trial, identity, ask.phase, self._spaces, len(state.asks) - 1)
 
     def _asked(self) -> Host:
         assert self._host is not None

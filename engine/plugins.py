@@ -209,10 +209,11 @@ class Tuner(Protocol):
     `deterministic = True`, `multi_objective = False` (True: it may be asked with several objectives), and
     `refuse(space) -> str | None`, a static method that says why it can't search a space.
 
-    `concurrent = True`, or an `async def suggest`: every ask is put at once, and may take until another trial has ended; facts are observed
-    meanwhile. A plain `suggest` then has a thread of its own for each ask, an `async def suggest` shares one thread
-    with `observe`. `stateful = True`: `suggest` learns, so that a rebuild puts all recorded asks again, each at its
-    place in the log (what was recorded as the answer holds); such a tuner also observes `TrialEnded`, and `Ended.raw`.
+    `concurrent = True`, or an `async def suggest`: every ask is put at once, and may take until another trial has
+    ended; facts are observed meanwhile. A plain `suggest` then has a thread of its own for each ask, an `async def
+    suggest` shares one thread with `observe`. `stateful = True`: `suggest` learns, so that a rebuild puts all recorded
+    asks again, each at its place in the log (what was recorded as the answer holds); such a tuner also observes
+    `TrialEnded`, and `Ended.raw`.
     """
 
     def suggest(self, ask: Ask) -> Suggestion | Wait | Exhausted:

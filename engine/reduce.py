@@ -101,9 +101,10 @@ def reduce(state: State, fact: Fact) -> None:
             if ask is not None:
                 ask.attempt += 1
                 ask.waits_since, ask.reason = event.seen, event.reason
-        case Exhausted() if event.trial:
-            _answered(state, event.ask)
-            _release(state, event.ask)
+        case Exhausted() if event.trial:  # its further asks too: their phases count on this one
+            for number in [ask.number for ask in state.asks.values() if ask.sender and ask.trial == fact.trial]:
+                _answered(state, number)
+                _release(state, number)
         case Exhausted():
             queues.asked = []
             state.exhausted = event.reason or "the tuner has nothing more"

@@ -344,7 +344,7 @@ def test_a_trial_that_continues_another_is_launched_when_that_one_has_ended() ->
     report(core, 1, "F", "0.7", trial=1)
     end(core, 0, 1)
     [ask] = [command for command in core.plan() if isinstance(command, AskTuner)] or [
-        core.state.asks[core.state.queues.asked]
+        core.state.asks[core.state.queues.asked[0]]
     ]
     core.submit(Suggests(ask.number, ask.attempt, core.state.last_told, '{"x": 0.5}', continues=0))
     assert not [command for command in core.plan() if isinstance(command, StartTrial)]
@@ -360,7 +360,7 @@ def test_others_do_not_wait_behind_one_that_waits_for_its_parent() -> None:
     core = running(make_config(trial_concurrency=2, max_trial_number=4), 2)
     end(core, 0, 1)
     core.submit(AskTrial("me", '{"x": 1}'))
-    ask = core.state.asks[core.state.queues.asked]
+    ask = core.state.asks[core.state.queues.asked[0]]
     core.submit(Suggests(ask.number, ask.attempt, core.state.last_told, '{"x": 0.5}', continues=0))
     started = [command.trial for command in core.plan() if isinstance(command, StartTrial)]
     assert started == [3] and core.state.trial(3).origin == "user"
@@ -371,7 +371,7 @@ def test_a_parent_that_is_not_there_is_not_waited_for() -> None:
     for number in (2, 7, 10**9):  # itself, and trials that were not made before it
         core = running(make_config(trial_concurrency=2, max_trial_number=3), 2)
         end(core, 0, 1)
-        ask = core.state.asks[core.state.queues.asked]
+        ask = core.state.asks[core.state.queues.asked[0]]
         core.submit(Suggests(ask.number, ask.attempt, core.state.last_told, '{"x": 0.5}', continues=number))
         assert [command.trial for command in core.plan() if isinstance(command, StartTrial)] == [2]
 
@@ -731,6 +731,8 @@ def test_a_search_space_that_the_constraints_do_not_fit_is_refused() -> None:
     assert core.state.digest() == before
     core.submit(AskUpdate("me", search_space='{"x":{"_type":"uniform","_value":[0,2]}}'))
     assert core.state.space_version == 1
+
+
 # -- concurrent and stateful tuners -----------------------------------------------------------------------------------
 def concurrent(**changes: Any) -> tuple[Core, list[AskTuner]]:
     """An experiment whose tuner takes all asks at once, and the asks that it has."""
@@ -803,6 +805,18 @@ def test_nothing_more_for_one_trial_leaves_the_others_alone() -> None:
     ]
     assert core.state.senders[f"{core.state.trial(0).id}.0.p1"].answer_phase == -1
     assert not core.state.exhausted and [command.trial for command in commands if isinstance(command, AskTuner)] == [1]
+
+
+def test_nothing_more_for_one_trial_answers_all_of_its_asks() -> None:
+    core = running(make_config(multi_phase=True, max_trial_number=1))
+    report(core, 1, "R")
+    found = core.state.trial(0)
+    core.submit(Reported(found.id, 0, "p2", Report(1, "R", 0, "")))
+    [ask] = [command for command in core.plan() if isinstance(command, AskTuner)]
+    core.submit(SaysExhausted(ask.number, ask.attempt, core.state.last_told, "enough", trial=True))
+    commands = core.plan()
+    assert [command.sender[-2:] for command in commands if isinstance(command, AnswerTrial)] == ["p1", "p2"]
+    assert not core.state.asks and not any(isinstance(command, AskTuner) for command in commands)
 
 
 def test_a_tuner_that_differs_is_told_of_and_no_failure() -> None:
