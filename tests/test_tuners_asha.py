@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from promotion_search import SPACE, Search
 
-from tune.engine.plugins import Ended, Exhausted, Imported, SpaceChanged, Suggested, Suggestion, Wait
+from tune.engine.plugins import Ask, Ended, Exhausted, Imported, SpaceChanged, Suggested, Suggestion, Wait
 from tune.engine.space import parse
 from tune.tuners.asha import ASHA
 
@@ -116,6 +116,18 @@ def test_points_outside_of_a_new_space_do_not_go_on() -> None:
     search.space = SPACE  # and back: the former results count again
     answer = search.ask()
     assert isinstance(answer, Suggestion) and answer.continues is not None
+
+
+def test_phases_of_one_trial_continue_each_other() -> None:
+    tuner, space = ASHA(max_budget=3), SPACE
+    for phase in range(4):  # a multi-phase trial: all runs are phases of trial 5
+        answer = tuner.suggest(Ask(phase, 0, 5, "t5", phase, space, 0, 7))
+        assert isinstance(answer, Suggestion)
+        name = "checkpoints/5" if not phase else f"checkpoints/5.{phase}"
+        assert answer.extras["save_checkpoint_dir"] == name
+        tuner.observe(Suggested(phase, 5, phase, {**answer.parameters, **answer.extras}, continues=answer.continues))
+        tuner.observe(Ended(phase, 5, phase, "completed", float(phase == 1)))
+    assert answer.continues == 5 and answer.extras["load_checkpoint_dir"] == "checkpoints/5.1"
 
 
 def test_arguments() -> None:
