@@ -211,8 +211,10 @@ def test_multi_thread_is_for_a_users_tuner(tmp_path: Path) -> None:
     config, notes = config_load.load(write(tmp_path, "theirs.yml", theirs))
     assert config.multi_thread and not notes
     ours = text.replace("[1, 100]", "{_type: uniform, _value: [0, 1]}")
-    config, notes = config_load.load(write(tmp_path, "ours.yml", f"{ours}tuner: {{name: TPE}}\n"))
-    assert config.multi_thread and "multi_thread: not used by TPE, whose answers wait for no trial" in notes
+    config, notes = config_load.load(
+        write(tmp_path, "ours.yml", f"{ours}optimizeMode: maximize\ntuner: {{name: TPE}}\n")
+    )
+    assert config.multi_thread and notes == ["multi_thread: not used by TPE, whose answers wait for no trial"]
 
 
 def test_nni_own_default_of_optimize_mode_is_written_in(tmp_path: Path) -> None:

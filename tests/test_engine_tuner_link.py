@@ -104,11 +104,8 @@ def test_a_serial_tuner_that_does_not_answer_is_killed() -> None:
         await bench.until(lambda: len(bench.hosts) == 2)
 
     [failed, *_] = run(0.1, script)
-    assert (
-        isinstance(failed, TunerFailed)
-        and failed.ask == 1
-        and failed.error.startswith("the tuner did not answer for 0.1 s")
-    )
+    assert isinstance(failed, TunerFailed) and failed.ask == 1
+    assert failed.error.startswith("the tuner did not answer for 0.1 s")
 
 
 def test_the_ask_that_failed_is_named_among_several() -> None:

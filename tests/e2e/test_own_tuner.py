@@ -276,7 +276,7 @@ def test_one_that_is_deterministic_is_checked_against_the_log(bench: Bench) -> N
     assert result["ok"] and result["decisions"]["suggestions"] == 6, result
     (bench.code / "mine.py").write_text(source.replace("random.random()", "random.random() / 2"))
     result = json.loads(bench.tune("verify", experiment.id, "--decisions", "--json").stdout)
-    assert not result["ok"] and "trial 0, parameters" in result["decisions"]["divergence"], result
+    assert not result["decisions"]["ok"] and "trial 0, parameters" in result["decisions"]["divergence"], result
 
 
 def test_one_that_says_another_thing_is_told_of_once_and_the_log_holds(bench: Bench) -> None:
