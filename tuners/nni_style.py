@@ -378,8 +378,7 @@ def _keywords(function: Callable[..., Any], given: int) -> frozenset[str] | None
 
 def _overrides(theirs: Any, method: str) -> bool:
     """Whether a class has a method of its own, and not that of NNI's base class or of ours."""
-    cls: Any = type(theirs)
-    function = getattr(cls, method, None)
+    function = getattr(theirs.__class__, method, None)
     return function is not None and getattr(function, "__module__", "") not in _OURS
 
 
