@@ -51,6 +51,7 @@ class HostLink:
         self._submit, self._acknowledge, self._waits = submit, acknowledge, waits
         self._writer: asyncio.StreamWriter | None = None
         self._ending = asyncio.Event()
+        self._cleared = False  # the keeper said that nothing is left on its host
         self._over = asyncio.Event()
         self._said: list[bytes] = []
         self.fenced = ""
@@ -85,7 +86,7 @@ class HostLink:
                     broken = True  # unless it ends in order
                     if await self._serve(reader, writer):
                         failures = 0
-                    broken = False
+                    broken = self._ending.is_set() and not self._cleared
                 except (OSError, WireError, spool.SpoolDamaged, asyncio.IncompleteReadError) as error:
                     reason = str(error) or type(error).__name__
                 except Exception as error:  # a plug-in's own errors: whatever it raises, the host is not reached
@@ -96,14 +97,15 @@ class HostLink:
                         writer.close()
                 if self.fenced or (self._ending.is_set() and not broken):
                     return
-                if self._ending.is_set():
-                    continue  # the keeper may never have heard that all is over
+                pause = _PAUSES[min(failures, len(_PAUSES) - 1)]
+                failures += 1
+                if self._ending.is_set():  # the keeper may never have heard that all is over
+                    await asyncio.sleep(pause)
+                    continue
                 _log.warning("host lost", host=self.name, reason=reason)
                 self._submit(HostDown(self.name, reason))
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._ending.wait(), _PAUSES[min(failures, len(_PAUSES) - 1)])
-                    return
-                failures += 1
+                    await asyncio.wait_for(self._ending.wait(), pause)
         finally:
             self._over.set()
 
@@ -166,6 +168,8 @@ class HostLink:
             case channel.Flood():
                 self._submit(Flooded(message.trial, message.attempt, message.process, message.first, message.last))
                 self._acknowledge(message.trial, message.attempt, message.process, message.last)
+            case channel.Over():
+                self._cleared = True
             case channel.Attached() | channel.Refused():
                 raise WireError("the keeper greets twice")
 

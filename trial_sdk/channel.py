@@ -86,7 +86,7 @@ class Forget(Struct, frozen=True, tag="forget"):
 
 
 class Shutdown(Struct, frozen=True, tag="shutdown"):
-    """The experiment is over: kill what is left of it on this host, and end."""
+    """The experiment is over: kill what is left of it on this host, and end. Answered by Over."""
 
 
 # -- keeper -> engine -------------------------------------------------------------------------------------------------
@@ -103,6 +103,10 @@ class Refused(Struct, frozen=True, tag="refused"):
     """The answer to an Attach that is not taken, with the reason; the connection ends."""
 
     reason: str
+
+
+class Over(Struct, frozen=True, tag="over"):
+    """The answer to Shutdown: nothing of the experiment is left on this host, and the keeper ends."""
 
 
 class Launched(Struct, frozen=True, tag="launched"):
@@ -177,7 +181,7 @@ class Flood(Struct, frozen=True, tag="flood"):
 
 
 ToKeeper = Attach | Launch | Probe | Stop | Ack | Answer | Forget | Shutdown
-FromKeeper = Attached | Refused | Launched | LaunchFailed | NeverLaunched | Reports | TrialWaits | Exited | Flood
+FromKeeper = Attached | Refused | Over | Launched | LaunchFailed | NeverLaunched | Reports | TrialWaits | Exited | Flood
 
 encoder = msgspec.msgpack.Encoder()
 to_keeper: msgspec.msgpack.Decoder[ToKeeper] = msgspec.msgpack.Decoder(ToKeeper)

@@ -671,6 +671,7 @@ class Keeper:
                 break
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, 0.25)
+        self.forward.say(channel.Over())
         self.done.set()
 
     def _remove_groups(self) -> None:

@@ -194,6 +194,12 @@ MUTANTS = [
         "nobody hears that a host is reached", f"{_LINK}._serve", "self._submit(HostUp(self.name, message.pid))", "pass"
     ),
     Mutant("the end is not said", f"{_LINK}.shutdown", "self.send(channel.Shutdown())", "self._over.set()"),
+    Mutant(
+        "an end that no keeper confirmed counts as the end",
+        f"{_LINK}.run",
+        "self._ending.is_set() and not self._cleared",
+        "False",
+    ),
     Mutant("a broken channel at the end counts as the end", f"{_LINK}.run", "and not broken", ""),
     Mutant("a tuner host that ended is not reported", f"{_TUNER}.run", "self._submit(TunerFailed(", "str(("),
     # -- the keeper ---------------------------------------------------------------------------------------------------
