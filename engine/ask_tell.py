@@ -28,7 +28,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import getpass
-import inspect
 import logging
 import os
 import platform
@@ -39,7 +38,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Raw, Struct
@@ -47,13 +46,14 @@ from msgspec import Raw, Struct
 from ..trial_sdk import values
 from ..trial_sdk.wire import Report
 from . import config as config_room
-from . import config_load, home, plan, registry, views
-from .config import IN_PROCESS, Algorithm, Config
+from . import home, plan, views
+from .config import IN_PROCESS, Config
 from .config_file import not_plain, said
 from .decide import Draft, decide
 from .errors import TuneError, UsageError
 from .events import EngineStarted, Experiment, Fact, Launch, RequestParameter, Status, decode
 from .host_wire import Answered, AskNow, Failed, FromHost, Observe, Ready, Setup, Spent, Verdict, Waits
+from .in_process import checked, made, named, resumable
 from .log import LogError, Reader
 from .ports import Clock
 from .recall import past
@@ -159,9 +159,9 @@ class AskTell:
         wrong = not_plain(dict(search_space))
         if wrong is not None:
             raise UsageError(f"search_space: {said(wrong[0])}: {wrong[1]}")
-        chosen, given = _named("tuner", tuner, class_args, optimize_mode)
-        judge, given_judge = (None, None) if assessor is None else _named("assessor", assessor, {}, optimize_mode)
-        config = _checked(
+        chosen, given = named("tuner", tuner, class_args, optimize_mode)
+        judge, given_judge = (None, None) if assessor is None else named("assessor", assessor, {}, optimize_mode)
+        config = checked(
             Config(
                 search_space=dict(search_space),
                 trial_command=IN_PROCESS,
@@ -449,9 +449,9 @@ class AskTell:
                     fact = decode(row)
                     reduce(state, fact)
                     if isinstance(fact.event, Experiment):
-                        config = _resumable(folder, state.settings, tuner is not None, assessor is not None)
+                        config = resumable(folder, state.settings, tuner is not None, assessor is not None)
                         self._host = Host(
-                            tuner=_made(tuner, config.tuner, config), assessor=_made(assessor, config.assessor, config)
+                            tuner=made(tuner, config.tuner, config), assessor=made(assessor, config.assessor, config)
                         )
                         self._set_up(config)
                 last = reader.last
@@ -640,7 +640,8 @@ class AskTell:
             else:
                 self._submit(request)
                 self._feed()
-                self._go_on()
+                self._go_on(enqueued=isinstance(request, AskTrial))
+                self._settle()
                 self._flush()
             self._told.notify_all()
             return self._state.seq
@@ -650,7 +651,12 @@ class AskTell:
             raise Refused(self._ended)
 
     def _stop(self, request: AskStop) -> None:
-        stop_here(self._state, self._add, request, self._clock.now())
+        """What is out is SYS_CANCELED, then STOPPED: there is no process that would have to be ended."""
+        self._submit(request)
+        for number in list(self._state.active):
+            one = self._state.trial(number)
+            self._submit(Exited(one.id, one.attempt, None, Clock.wall(), "gone"))
+        self._add(Draft(Status("STOPPED", f"stopped by {request.actor}", self._clock.now())))
 
     def _end(self, why: str) -> None:
         self._ended = why
@@ -711,90 +717,6 @@ def _drop_commands(state: State) -> None:
     queues = state.queues
     queues.launch, queues.probe, queues.stop, queues.lost = [], [], [], []
     queues.answer, queues.forget = [], []
-
-
-def stop_here(state: State, add: Any, request: AskStop, clock: int) -> None:
-    """The facts of a stop where no process has to be ended: what is out is SYS_CANCELED, then STOPPED."""
-    for draft in decide(state, request, clock):
-        add(draft)
-    for number in list(state.active):
-        one = state.trial(number)
-        for draft in decide(state, Exited(one.id, one.attempt, None, Clock.wall(), "gone"), clock):
-            add(draft)
-    add(Draft(Status("STOPPED", f"stopped by {request.actor}", clock)))
-
-
-# -- plug-ins ---------------------------------------------------------------------------------------------------------
-def _named(kind: registry.Kind, chosen: Any, class_args: dict[str, Any], mode: str) -> tuple[Algorithm, Any]:
-    """How the config names a plug-in, and the object itself where it is not one of the house."""
-    if isinstance(chosen, str):
-        return Algorithm(name=chosen, class_args=class_args), None
-    cls = cast("type[Any]", chosen if inspect.isclass(chosen) else type(chosen))
-    method = "suggest" if kind == "tuner" else "verdict"
-    for needed in (method, "observe"):
-        if not callable(getattr(cls, needed, None)):
-            raise UsageError(f"{cls.__name__} has no method {needed}; a {kind} needs one")
-    if not inspect.isclass(chosen):
-        if class_args:
-            raise UsageError(f"{kind}: found the options {', '.join(class_args)} beside an object; allowed: a class")
-        return _place(cls, {}), chosen
-    if registry.fold(cls.__name__) in map(registry.fold, registry.names(kind)):
-        name, known = registry.find(kind, cls.__name__)
-        if known is cls:
-            return Algorithm(name=name, class_args=class_args), None
-    wrong = registry.check_arguments(cls, class_args)
-    if wrong:
-        raise UsageError(f"{kind} {cls.__name__}: {'; '.join(wrong)}")
-    return _place(cls, class_args), registry.build(cls, class_args, mode)
-
-
-def _place(cls: type[Any], class_args: dict[str, Any]) -> Algorithm:
-    """Where a class of the user's lives; a program's own module has no folder from which another could import it."""
-    folder = ""
-    if cls.__module__ != "__main__":
-        with contextlib.suppress(TypeError, OSError):
-            file = Path(inspect.getfile(cls)).absolute()
-            folder = str(file.parents[cls.__module__.count(".")])
-    plain = msgspec.json.decode(values.encode(class_args))
-    return Algorithm(class_name=f"{cls.__module__}.{cls.__qualname__}", code_directory=folder, class_args=plain)
-
-
-def _made(given: Any, chosen: Algorithm | None, config: Config) -> Any:
-    """The object for one that is given anew: of a class with the options that the log has."""
-    if not inspect.isclass(given):
-        return given
-    return registry.build(given, chosen.class_args if chosen is not None else {}, config.optimize_mode)
-
-
-def _checked(config: Config) -> Config:
-    """The config with names as they are written; `UsageError` with every fault."""
-    limits = {"max_trial_number": config.max_trial_number, "trial_concurrency": config.trial_concurrency}
-    for name, number in limits.items():
-        if number is not None and (isinstance(number, bool) or number < 1):
-            raise UsageError(f"{name}: found {number!r}; allowed: 1 or more")
-    return config if config.tuner.is_users else config_load.resolve(config)
-
-
-def _resumable(folder: home.Folder, config: Config, own_tuner: bool, own_assessor: bool) -> Config:
-    """The config of a log that a program asks and tells; `UsageError` where it can't go on with it."""
-    if not config.in_process:
-        raise UsageError(
-            f"experiment {folder.id} has a trial_command, which an engine runs", f"Go on with: tune resume {folder.id}"
-        )
-    for kind, own, chosen in (("tuner", own_tuner, config.tuner), ("assessor", own_assessor, config.assessor)):
-        if own or chosen is None or not chosen.is_users:
-            continue
-        if folder.path.parent != home.root():
-            raise UsageError(
-                f"the {kind} {chosen.class_name} is named by a log that is not in your $TUNE_HOME: it is not imported",
-                f"Give it: AskTell.resume({folder.id!r}, {kind}=...)",
-            )
-        if "<locals>" in chosen.class_name:
-            raise UsageError(
-                f"the {kind} {chosen.class_name} can't be imported by its name",
-                f"Give it: AskTell.resume({folder.id!r}, {kind}=...)",
-            )
-    return config
 
 
 # -- small ------------------------------------------------------------------------------------------------------------
