@@ -383,3 +383,33 @@ def test_results_of_a_trial_that_was_queued_by_hand_reach_the_tuner(bench: Bench
     state = experiment.finish()
     assert (state.status, state.counts["SUCCEEDED"]) == ("DONE", 4)
     assert state.best is not None and state.best.value == 9
+
+
+V1 = """
+authorName: nni
+experimentName: sharing
+trialConcurrency: 4
+maxExecDuration: 1h
+maxTrialNum: 6
+trainingServicePlatform: local
+searchSpacePath: space.json
+useAnnotation: false
+multiThread: true
+tuner: {codeDir: ., classFileName: mine.py, className: SharingTuner, classArgs: {save_dir_root: weights, fathers: 2}}
+trial: {command: python trial.py, codeDir: ., gpuNum: 0}
+"""
+
+
+def test_an_experiment_of_nni_1_runs_from_its_own_file(bench: Bench) -> None:
+    """The config file and the tuner as they are; of the trial only the import is another one."""
+    (bench.code / "mine.py").write_text(SHARING)
+    bench.script(READS.format(pause=0.2))
+    (bench.code / "space.json").write_text('{"any": [1, 100]}')
+    (bench.code / "config.yml").write_text(V1)
+    (bench.code / "weights").mkdir()
+    result = bench.tune("create", bench.code / "config.yml", "--json")
+    assert result.returncode == 0, result.stderr
+    status = json.loads(result.stdout)
+    assert (status["status"], status["counts"]["SUCCEEDED"]) == ("DONE", 6)
+    (experiment,) = bench.find_all()
+    assert_inherited(experiment)
