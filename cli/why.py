@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import msgspec
 from cyclopts import Parameter
@@ -59,7 +59,7 @@ def _phase(phase: dict[str, Any], found: dict[str, Any]) -> None:
         said = "went by" if phase["source"] == "log" else "goes by (asked again: the log holds no record)"
         record: Any = msgspec.json.decode(phase["record"])
         say(f"    it {said}")
-        for name, value in record.items() if isinstance(record, dict) else [("record", record)]:
+        for name, value in (cast("dict[str, Any]", record) if isinstance(record, dict) else {"record": record}).items():
             say(f"        {printable(str(name)):<12} {number_text(value)}")
     else:
         say(f"    {printable(phase['note'])}")
@@ -72,7 +72,7 @@ def _phase(phase: dict[str, Any], found: dict[str, Any]) -> None:
 
 
 def _stop(stop: dict[str, Any], found: dict[str, Any]) -> None:
-    by = _BY.get(stop["by"], stop["by"])
+    by = _BY.get(stop["by"], str(stop["by"]))
     if stop["by"] == "assessor" and found["assessor"] is not None:
         by = f"the assessor {found['assessor']}"
     who = f" ({stop['actor']})" if stop["actor"] else ""

@@ -35,7 +35,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -52,7 +52,7 @@ from .config_file import not_plain, said
 from .decide import Draft, decide
 from .errors import TuneError, UsageError
 from .events import EngineStarted, Experiment, Fact, Launch, RequestParameter, Status, decode
-from .host_wire import Answered, AskNow, Failed, FromHost, Observe, Ready, Setup, Spent, Verdict, Waits
+from .host_wire import Answered, AskNow, Differs, Failed, FromHost, Observe, Ready, Setup, Spent, Verdict, Waits
 from .in_process import checked, made, named, resumable
 from .log import LogError, Reader
 from .ports import Clock
@@ -72,6 +72,7 @@ from .requests import (
     SaysWait,
     Started,
     Suggests,
+    TunerDiffers,
     TunerFailed,
 )
 from .space import Space, SpaceError, parse
@@ -584,8 +585,7 @@ class AskTell:
                 self._error = TunerBroke("the tuner was interrupted while it learnt", "Go on with a new study.")
                 raise
 
-    def _hear(self, replies: Any) -> None:
-        reply: FromHost
+    def _hear(self, replies: Iterable[FromHost]) -> None:
         for reply in replies:
             match reply:
                 case Answered():
@@ -608,6 +608,8 @@ class AskTell:
                 case Failed():
                     request = TunerFailed(reply.number, reply.error, reply.traceback)
                     self._error = TunerBroke(f"the tuner failed: {reply.error}", reply.traceback or None)
+                case Differs():
+                    request = TunerDiffers(reply.error)
                 case Ready():
                     raise AssertionError("only Setup is answered by Ready")
             self._submit(request)

@@ -24,9 +24,19 @@ from .config import Algorithm, encode
 from .errors import TuneError
 from .events import EngineStarted, Exhausted, Experiment, Fact, Kill, NotYet, Parameter, decode
 from .home import Folder
-from .host_wire import Answered, AskNow, Failed, FromHost, Observe, Ready, Setup, Spent, Verdict, Waits
+from .host_wire import Answered, AskNow, Differs, Failed, FromHost, Observe, Ready, Setup, Spent, Verdict, Waits
 from .log import LogError, Reader
-from .plugins import Ended, Imported, LimitsChanged, Observation, Reported, SpaceChanged, Suggested
+from .plugins import (
+    Asked,
+    Ended,
+    Imported,
+    LimitsChanged,
+    Observation,
+    Reported,
+    SpaceChanged,
+    Suggested,
+    TrialEnded,
+)
 from .reduce import reduce
 from .state import OpenAsk, State
 from .tuner_host import Host
@@ -69,7 +79,7 @@ class Knew:
                     self.best, self.best_trial = value, fact.trial
             case Imported():
                 self.imported += 1
-            case SpaceChanged() | LimitsChanged():
+            case TrialEnded() | SpaceChanged() | LimitsChanged() | Asked():
                 pass
 
 
@@ -300,7 +310,7 @@ def said(answer: FromHost) -> Said:
             return Said("nothing more", reason=answer.reason, seen=answer.seen)
         case Failed():
             return Said("failed", reason=answer.error, traceback=answer.traceback)
-        case Ready() | Verdict():
+        case Ready() | Verdict() | Differs():
             raise AssertionError("no ask is answered so")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from typing import Any, assert_never
+from typing import Any, assert_never, cast
 
 import msgspec
 from msgspec.structs import replace
@@ -264,7 +264,7 @@ def _parameter(state: State, fact: Fact, number: int, event: Parameter) -> None:
             fact.seq,
             number,
             event.phase,
-            parameters if isinstance(parameters, dict) else {"": parameters},
+            cast("dict[str, Any]", parameters) if isinstance(parameters, dict) else {"": parameters},
             trial.id,
             event.ask or None,
             trial.origin,

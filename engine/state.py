@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import deque
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from msgspec import Raw, Struct
@@ -180,7 +180,7 @@ class State(Struct):
     trials: list[Trial | None] = []  # by number; None: a number that an ask holds
     ids: dict[str, int] = {}
     active: dict[int, None] = {}
-    ready: deque[int] = msgspec.field(default_factory=deque)
+    ready: deque[int] = msgspec.field(default_factory=deque[int])
     asks: dict[int, OpenAsk] = {}
     next_ask: int = 1
     phases: int = 0
@@ -250,7 +250,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, array):
         return value.tobytes()
     if isinstance(value, deque):
-        return list(value)
+        return list(cast("deque[Any]", value))
     if isinstance(value, Raw):
         return bytes(value)
     raise TypeError(type(value).__name__)
