@@ -101,10 +101,9 @@ def reduce(state: State, fact: Fact) -> None:
             if ask is not None:
                 ask.attempt += 1
                 ask.waits_since, ask.reason = event.seen, event.reason
-        case Exhausted() if event.trial:  # its further asks too: their phases count on this one
-            for number in [ask.number for ask in state.asks.values() if ask.sender and ask.trial == fact.trial]:
-                _answered(state, number)
-                _release(state, number)
+        case Exhausted() if event.trial:
+            # what else the trial has asked for would be numbered after this phase, which is not made
+            _release_waiting(state, fact.trial)
         case Exhausted():
             queues.asked = []
             state.exhausted = event.reason or "the tuner has nothing more"
@@ -454,17 +453,11 @@ def _requeue(state: State, trial: Trial, reason: str) -> None:
     state.ready.append(trial.number)
 
 
-def _release_waiting(state: State) -> None:
-    """Trials that wait for their next parameters get None: nothing more will come."""
-    for number in [ask.number for ask in state.asks.values() if ask.sender]:
+def _release_waiting(state: State, trial: int | None = None) -> None:
+    """Trials that wait for their next parameters (all, or this one) get None: nothing more will come."""
+    for number in [ask.number for ask in state.asks.values() if ask.sender and trial in (None, ask.trial)]:
+        ask = state.asks.pop(number)
         _answered(state, number)
-        _release(state, number)
-
-
-def _release(state: State, number: int) -> None:
-    """The trial with this ask gets None."""
-    ask = state.asks.pop(number, None)
-    if ask is not None and ask.sender:
         sender = state.senders[ask.sender]
         sender.ask, sender.answer_phase = 0, -1
         state.queues.answer.append(ask.sender)

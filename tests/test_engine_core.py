@@ -796,14 +796,15 @@ def test_a_trials_own_asks_are_put_one_after_the_other() -> None:
 def test_nothing_more_for_one_trial_leaves_the_others_alone() -> None:
     core = running(make_config(multi_phase=True, trial_concurrency=2, max_trial_number=3), 2)
     report(core, 1, "R", trial=0)
+    first = core.state.trial(0)
+    core.submit(Reported(first.id, 0, "p2", Report(1, "R", 0, "")))  # its next phase: not without this one
     report(core, 1, "R", trial=1)
     [ask] = [command for command in core.plan() if isinstance(command, AskTuner)]
     core.submit(SaysExhausted(ask.number, ask.attempt, core.state.last_told, "enough", trial=True))
     commands = core.plan()
-    assert [command.sender for command in commands if isinstance(command, AnswerTrial)] == [
-        f"{core.state.trial(0).id}.0.p1"
-    ]
-    assert core.state.senders[f"{core.state.trial(0).id}.0.p1"].answer_phase == -1
+    names = [f"{first.id}.0.p1", f"{first.id}.0.p2"]
+    assert [command.sender for command in commands if isinstance(command, AnswerTrial)] == names
+    assert [core.state.senders[name].answer_phase for name in names] == [-1, -1]
     assert not core.state.exhausted and [command.trial for command in commands if isinstance(command, AskTuner)] == [1]
 
 
