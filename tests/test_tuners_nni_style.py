@@ -116,7 +116,7 @@ def test_what_was_reported_reaches_it_whatever_it_is(fact: Ended, value: Any) ->
 
 def test_a_method_gets_only_the_keywords_that_it_takes() -> None:
     class Plain:
-        """Seed 001's signatures, and no base class."""
+        """The signatures of NNI's tutorial on weight sharing, and no base class."""
 
         def generate_parameters(self, parameter_id):
             return {"id": parameter_id}

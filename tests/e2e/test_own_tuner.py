@@ -14,7 +14,7 @@ from harness import Bench, Experiment, limits
 
 from tune.engine.requests import AskTrial
 
-# Seed 001's pattern, word for word where the tutorial has code.
+# The pattern of NNI's tutorial on weight sharing, as it stands there.
 SHARING = """
 import os, threading
 from nni.tuner import Tuner
