@@ -98,7 +98,7 @@ def test_infeasible_results_are_worse_than_any_feasible_one() -> None:
         tuner.observe(Ended(n, n, 0, "completed", p["x"], violation=max(0.0, 2.0 - p["x"])))
         late.append(p["x"])
     assert tuner._table is not None
-    ranking = tuner._table.ranking
+    ranking = tuner._table.all.ranking
     first = next(i for i, one in enumerate(ranking) if one[0] > 0)
     assert all(one[0] == 0 for one in ranking[:first]) and all(one[0] > 0 for one in ranking[first:])
     assert abs(float(np.median(late[60:])) - 2.0) < 1.0
@@ -115,6 +115,27 @@ def test_good_ones_weigh_as_much_as_they_are_better() -> None:
     assert _gains([], 0) == []
 
 
+def test_a_branch_that_had_luck_does_not_keep_the_others_out() -> None:
+    branches = [
+        {"_name": name, **{f"{name}{i}": {"_type": "uniform", "_value": [0, 1]} for i in range(3)}} for name in "abc"
+    ]
+    space = parse({"k": {"_type": "choice", "_value": branches}})
+    base = {"a": 0.1, "b": 0.0, "c": 0.5}
+    for seed in range(3):
+        tuner, chosen = TPE(optimize_mode="minimize"), []
+        for n in range(160):
+            answer = tuner.suggest(Ask(n, 0, n, "t", 0, space, 0, seed))
+            assert isinstance(answer, Suggestion)
+            p = dict(answer.parameters)
+            name = p["k"]["_name"]
+            off = sum((p["k"][f"{name}{i}"] - 0.5) ** 2 for i in range(3))
+            tuner.observe(Suggested(n, n, 0, p))
+            tuner.observe(Ended(n, n, 0, "completed", base[name] + off))
+            chosen.append(name)
+        assert min(chosen.count(name) for name in "abc") >= 10
+        assert chosen[80:].count("b") > 40
+
+
 def test_an_ask_looks_at_a_bounded_number_of_kernels() -> None:
     table = _Table(SPACE, 1.0)
     tuner = TPE()
@@ -125,12 +146,12 @@ def test_an_ask_looks_at_a_bounded_number_of_kernels() -> None:
         if n < 2900:
             tuner.observe(Ended(n, n, 0, "completed", loss(point)))
     table.sync(tuner._history)
-    good, rest = table.split(TpeArgs())
+    good, rest = table.all.split(TpeArgs())
     assert len(good._cumulative) == GOOD + 1
     assert len(rest._cumulative) == REST + 1
-    rows, weights = table._rest([0, 5], 25, 200)
+    rows, weights = table.all._rest([0, 5], 25, 200)
     assert len(rows) == 200 and rows[-100:] == list(range(2800, 2900))
-    whole, all_weights = table._rest([0, 5], 25, 10_000)
+    whole, all_weights = table.all._rest([0, 5], 25, 10_000)
     assert len(whole) == 2898
     assert abs(weights.sum() / all_weights.sum() - 1) < 0.02  # those left out are stood for
     assert all_weights[0] == 1 / 2898 and set(all_weights[-25:]) == {1.0}

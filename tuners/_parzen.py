@@ -7,7 +7,7 @@ point, and of the prior; a kernel is a product over the parameters, so what goes
 * numeric: a normal truncated to [0, 1]; its width is the larger gap to the neighbours among the kernels, from
   1 / min(100, kernels + 1) (the "magic clip"), or half a cell, up to 1. Bergstra et al., Algorithms for Hyper-Parameter
   Optimization (NIPS 2011); Watanabe, arXiv 2304.11127, on the multivariate form.
-* categorical of C values: (1[same] + w) / (1 + C w), w = prior weight / (kernels + 1).
+* categorical of C values: (1[same] + w) / (1 + C w), w = 2 x prior weight / kernels, the prior counted.
 * where the kernel's point does not have a parameter that the candidate has (another branch): the prior.
 """
 
@@ -24,7 +24,9 @@ from ..engine.space import Cell, Param, Space
 from ._history import Cells
 
 Floats: TypeAlias = NDArray[np.float64]
+Branch: TypeAlias = tuple[int, ...]  # the choice of each nested parameter, -1 where it is inactive; () without any
 
+BLUR = 2.0  # how easily a category changes; with 1 the first lucky ones stay
 SNAPPED = 1024  # values up to which candidates are moved to the centres of cells
 _Z: Floats = np.linspace(-8.5, 8.5, 17 * 240 + 1)
 _PHI: Floats = np.array([0.5 * math.erfc(-z / math.sqrt(2.0)) for z in _Z.tolist()])
@@ -51,6 +53,7 @@ class Axes:
         self.numeric = np.array([p.index for p in params if not p.categorical], dtype=np.intp)
         self.categorical = np.array([p.index for p in params if p.categorical], dtype=np.intp)
         self.sizes: Floats = np.array([float(p.size or 1) for p in params if p.categorical])
+        self.nested = [p for p in params if p.nested]
         self.children = [(p.index, p.parent, p.branch) for p in params if p.parent is not None]
         self._cells = {p.index: _cells(p) for p in params if not p.categorical}
         self.narrow: Floats = np.array([self._narrowest(p) for p in params if not p.categorical])
@@ -84,6 +87,19 @@ class Axes:
 
         return self.space.draw(choose), tuple(cells)
 
+    def branch(self, cells: Cells) -> Branch:
+        """The branch that a point lies in."""
+        return tuple(-1 if (cell := cells[param.index]) is None else int(cell) for param in self.nested)
+
+    def fixed(self, branch: Branch) -> dict[int, int]:
+        """The columns that make a branch, with their values."""
+        return {param.index: cell for param, cell in zip(self.nested, branch, strict=True) if cell >= 0}
+
+    def named(self, branch: Branch) -> str:
+        """A branch for people."""
+        pairs = zip(self.nested, branch, strict=True)
+        return ", ".join(f"{param.key}={param.choices[cell]}" for param, cell in pairs if cell >= 0)[:100]
+
     def features(self, rows: Floats) -> tuple[Floats, Floats]:
         """What the kernels' logarithms are linear in (c x (2 numeric + d)), and the categorical codes."""
         active = ~np.isnan(rows)
@@ -115,7 +131,7 @@ class Density:
         self._mu_or_half = np.where(np.isnan(self._mu), 0.5, self._mu)
         self._sigma = _widths(self._mu, axes.narrow)
         self._codes: Floats = points[:, axes.categorical]
-        self._blur = prior_weight / kernels
+        self._blur = BLUR * prior_weight / kernels
         absent = np.isnan(self._mu)
         precision = 1.0 / self._sigma
         mass = _quick_cdf((1.0 - self._mu_or_half) * precision) - _quick_cdf(-self._mu_or_half * precision)
@@ -148,10 +164,18 @@ class Density:
         return result
 
     def sample(
-        self, generator: np.random.Generator, count: int, *, wider: float = 1.0, narrowest: float = 0.0
+        self,
+        generator: np.random.Generator,
+        count: int,
+        fixed: Mapping[int, int] | None = None,
+        *,
+        wider: float = 1.0,
+        narrowest: float = 0.0,
     ) -> Floats:
-        """`count` rows drawn from the mixture, (count x d); its numeric kernels `wider` times as wide, and at least
-        `narrowest` before that."""
+        """`count` rows drawn from the mixture, (count x d), with the columns of `fixed` at these values.
+
+        Its numeric kernels are `wider` times as wide, and at least `narrowest` before that.
+        """
         axes = self.axes
         picked = np.searchsorted(self._cumulative, generator.random(count), side="right")
         picked = np.minimum(picked, len(self._cumulative) - 1)
@@ -165,6 +189,8 @@ class Density:
         keep = generator.random(codes.shape) < 1.0 / (1.0 + axes.sizes * self._blur)
         other = np.minimum(np.floor(generator.random(codes.shape) * axes.sizes), axes.sizes - 1)
         rows[:, axes.categorical] = np.where(keep & ~np.isnan(codes), codes, other)
+        for column, code in (fixed or {}).items():
+            rows[:, column] = code
         return axes.settle(rows)
 
 

@@ -5,6 +5,8 @@ Falkner et al. (BOHB, 2018) and Watanabe (arXiv 2304.11127): the observations ar
 rest, g(x); candidates are drawn from l, and the one with the largest l(x) / g(x) is asked for. One joint density covers
 all branches of a conditional space: what is inactive in an observation has its prior there.
 
+* Branches of nested choices: since the joint density would stay in the first that had luck, three asks of ten look at
+  one branch alone, split into its own good and bad: one of the best, or one of those that have few results.
 * The good ones weigh as much as they are better than the best of the rest, so that l / g is near expected improvement.
 * With outcome constraints, infeasible results stand behind all feasible ones, the less they violate the better.
 * Running trials count with a lie about their value (`constant_liar_type`), so that many at once do not pile up.
@@ -26,11 +28,12 @@ from msgspec import Meta, Struct
 from ..engine.plugins import Ask, Exhausted, Observation, OptimizeMode, Suggestion
 from ..engine.space import EXACT, Space
 from ._history import EXTRAS, Cells, History
-from ._parzen import Axes, Density, Floats
+from ._parzen import Axes, Branch, Density, Floats
 from .random import untaken
 
 GOOD = 25  # kernels at most
 REST = 200
+BRANCHING = 0.3  # of the asks in a space with nested choices
 
 LiarType = Literal["best", "worst", "mean", "none"]
 
@@ -82,14 +85,23 @@ class TPE:
         table = self._table
         table.sync(self._history)
         generator = ask.generator(self.seed)
-        if len(table.ranking) < self.args.n_startup_jobs or not ask.space.params:
+        results = len(table.all.ranking)
+        if results < self.args.n_startup_jobs or not ask.space.params:
             return Suggestion(self._random(ask.space, table, generator), decision={"rule": "random start"})
-        good, rest = table.split(self.args)
-        candidates = good.sample(generator, self.args.n_ei_candidates)
+        seen: dict[str, Any] = {"observed": results}
+        group, fixed = table.all, None
+        if table.axes.nested and generator.random() < BRANCHING:
+            branch = table.branch(generator)
+            if branch is None:
+                return Suggestion(self._random(ask.space, table, generator), decision={"rule": "any branch", **seen})
+            group, fixed = table.branches[branch], table.axes.fixed(branch)
+            seen["branch"], seen["observed in it"] = table.axes.named(branch), len(group.ranking)
+        good, rest = group.split(self.args)
+        candidates = good.sample(generator, self.args.n_ei_candidates, fixed)
         features = table.axes.features(candidates)
         score = good.log_of(*features) - rest.log_of(*features)
         order = np.argsort(-score, kind="stable")
-        seen: dict[str, Any] = {"observed": len(table.ranking), "candidates": len(order)}
+        seen["candidates"] = len(order)
         for place in order.tolist():
             point, cells = table.axes.point(candidates[place])
             if cells not in table.taken and ask.space.allows(point):
@@ -103,30 +115,35 @@ class TPE:
 
 
 class _Table:
-    """The history as rows in one space: losses in order, who is pending, and the densities of the last split."""
+    """The history as rows in one space, all of them and by branch: what a nested choice has chosen."""
 
     def __init__(self, space: Space, sign: float) -> None:
         self.axes = Axes(space)
         self.taken: set[Cells] = set()
-        self.ranking: list[tuple[float, float, int]] = []  # (violation, loss, place in time), ascending
+        self.rows: Floats = np.empty((64, self.axes.count))
+        self.all = _Group(self)
+        self.branches: dict[Branch, _Group] = {}
         self._sign = sign
-        self._rows: Floats = np.empty((64, self.axes.count))
         self._count = 0
-        self._row_of: dict[int, int] = {}  # points of the history that lie in this space
-        self._pending: dict[int, None] = {}
-        self._times: list[int] = []  # rows with a result or a failure, in the order in which those came
+        self._row_of: dict[int, tuple[int, Branch]] = {}  # points of the history that lie in this space
         self._points_read = self._ends_read = 0
-        self._densities: tuple[Density, Density] | None = None
-        self._good: tuple[list[int], list[float], Density] | None = None  # it changes rarely
 
     def serves(self, space: Space) -> bool:
         """Whether this is a table of that space."""
         return space is self.axes.space or space.raw == self.axes.space.raw
 
+    def branch(self, generator: np.random.Generator) -> Branch | None:
+        """A branch to look at: of the known ones, ordered by their best result or by how few results they have, the
+        first with chance 1/2, the second with 1/4, and so on; None: any, also a new one."""
+        known = [(group.ranking[0][:2], branch) for branch, group in self.branches.items() if group.ranking]
+        known.sort()
+        if generator.random() < 0.5:
+            known.sort(key=lambda one: len(self.branches[one[1]].ranking))
+        place = int(-math.log2(1.0 - generator.random()))
+        return known[place][1] if place < len(known) else None
+
     def sync(self, history: History) -> None:
         """Take in what the history has got since the last time."""
-        if self._points_read == len(history.points) and self._ends_read == len(history.ended):
-            return
         space = self.axes.space
         for index in range(self._points_read, len(history.points)):
             parameters = history.points[index].parameters
@@ -136,28 +153,61 @@ class _Table:
                 continue
             cells = tuple(param.cell(flat[param.key]) if param.key in flat else None for param in space.params)
             self.taken.add(cells)
-            if self._count == len(self._rows):
+            if self._count == len(self.rows):
                 grown: Floats = np.empty((2 * self._count, self.axes.count))
-                grown[: self._count] = self._rows
-                self._rows = grown
-            self._rows[self._count] = self.axes.row(flat)
-            self._row_of[index] = self._count
-            self._pending[self._count] = None
+                grown[: self._count] = self.rows
+                self.rows = grown
+            self.rows[self._count] = self.axes.row(flat)
+            branch = self.axes.branch(cells)
+            self._row_of[index] = self._count, branch
+            for group in self._groups(branch):
+                group.come(self._count)
             self._count += 1
         self._points_read = len(history.points)
         for index in history.ended[self._ends_read :]:
-            row = self._row_of.get(index)
-            if row is None:
+            if index not in self._row_of:
                 continue
+            row, branch = self._row_of[index]
             point = history.points[index]
-            del self._pending[row]
-            if point.state == "cancelled":
-                continue
-            if point.value is not None:
-                insort(self.ranking, (point.violation, self._sign * point.value, len(self._times)))
-            self._times.append(row)
+            loss = None if point.value is None else (point.violation, self._sign * point.value)
+            for group in self._groups(branch):
+                group.end(row, loss, counts=point.state != "cancelled")
         self._ends_read = len(history.ended)
+
+    def _groups(self, branch: Branch) -> tuple[_Group, ...]:
+        """Where a point of a branch belongs; without nested choices there is one group."""
+        if not branch:
+            return (self.all,)
+        if branch not in self.branches:
+            self.branches[branch] = _Group(self)
+        return self.all, self.branches[branch]
+
+
+class _Group:
+    """Some rows of a table: losses in order, who is pending, and the densities of the last split."""
+
+    def __init__(self, table: _Table) -> None:
+        self.ranking: list[tuple[float, float, int]] = []  # (violation, loss, place in time), ascending
+        self._table = table
+        self._pending: dict[int, None] = {}
+        self._times: list[int] = []  # rows with a result or a failure, in the order in which those came
+        self._densities: tuple[Density, Density] | None = None
+        self._good: tuple[list[int], list[float], Density] | None = None  # it changes rarely
+
+    def come(self, row: int) -> None:
+        """A point runs."""
+        self._pending[row] = None
         self._densities = None
+
+    def end(self, row: int, loss: tuple[float, float] | None, counts: bool) -> None:
+        """It has ended; None: without a result, which counts as bad unless it was cancelled."""
+        del self._pending[row]
+        self._densities = None
+        if not counts:
+            return
+        if loss is not None:
+            insort(self.ranking, (*loss, len(self._times)))
+        self._times.append(row)
 
     def split(self, args: TpeArgs) -> tuple[Density, Density]:
         """The densities of the good ones and of the rest."""
@@ -186,9 +236,9 @@ class _Table:
         weights = np.append(weights, np.ones(len(pending)))
         gains += [1.0] * liars
         if self._good is None or self._good[:2] != (good, gains):
-            kernels = self._rows[np.array(good, dtype=np.intp)]
-            self._good = good, gains, Density(self.axes, kernels, np.array(gains), args.prior_weight)
-        return self._good[2], Density(self.axes, self._rows[rows], weights, args.prior_weight)
+            kernels = self._table.rows[np.array(good, dtype=np.intp)]
+            self._good = good, gains, Density(self._table.axes, kernels, np.array(gains), args.prior_weight)
+        return self._good[2], Density(self._table.axes, self._table.rows[rows], weights, args.prior_weight)
 
     def _rest(self, good: list[int], forgetting: int, room: int) -> tuple[list[int], Floats]:
         """Rows that are not good, in time, with their weights: the newest half of the room, and of the older ones
