@@ -54,8 +54,9 @@ def test_the_choice(monkeypatch: pytest.MonkeyPatch, raw: Any, results: int, bud
 
 
 def test_a_tuner_that_refuses_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auto, "_takes", lambda name, space: False)
+    monkeypatch.setattr(auto, "_takes", lambda name, space: name != "GP")
     assert choose(parse(uniform(5)), 0, 1000).tuner == "TPE"
+    assert choose(parse(uniform(5)), 300, 1000).tuner == "CMAES"
 
 
 def test_what_it_chose_stands_in_the_record() -> None:

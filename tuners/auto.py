@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from functools import cache
 from typing import Any, ClassVar, NamedTuple
 
 from ..engine.plugins import Ask, Exhausted, Observation, OptimizeMode, Suggestion, Wait
@@ -108,7 +109,7 @@ def choose(space: Space, results: int, budget: int | None) -> Choice:
         return Choice("GridSearch", f"the space has {size} points")
     if results < PROCESS_RESULTS and count <= PROCESS_PARAMETERS and _takes("GP", space):
         return Choice("GP", f"{count} parameters, fewer than {PROCESS_RESULTS} results")
-    numbers = not any(param.categorical for param in free)
+    numbers = results >= PROCESS_RESULTS and not any(param.categorical for param in free)
     needed = CONVERGES * count if count > PROCESS_PARAMETERS else REFINES * count if numbers else None
     if needed and budget is not None and budget >= needed and not space.conditional and _takes("CMAES", space):
         return Choice("CMAES", f"{count} parameters, {budget} trials in all: {needed} or more")
@@ -117,11 +118,17 @@ def choose(space: Space, results: int, budget: int | None) -> Choice:
 
 def _takes(name: str, space: Space) -> bool:
     """Whether a tuner is there and searches such a space."""
-    if importlib.util.find_spec(f"{__package__}.{MODULES[name]}") is None:
+    if not _is_here(name):
         return False
     refuse = getattr(_class(name), "refuse", None)
     return refuse is None or refuse(space) is None
 
 
+@cache
+def _is_here(name: str) -> bool:
+    return importlib.util.find_spec(f"{__package__}.{MODULES[name]}") is not None
+
+
+@cache
 def _class(name: str) -> Any:
     return getattr(importlib.import_module(f".{MODULES[name]}", __package__), name)
