@@ -60,6 +60,7 @@ from .tuner_link import TunerLink
 _logger = structlog.get_logger("engine")
 LINGER = 0.05  # seconds that a batch of mere intermediates may wait
 BATCH_BYTES = 256 * 1024
+STALL = 0.25  # seconds that a wake-up may be late until nobody's silence counts as observed
 TUNER_TIMEOUT = 600.0  # seconds for one answer of the tuner
 _PATIENT = (Metric, RequestParameter, Thinned)
 
@@ -542,6 +543,9 @@ class Engine:
                 else:
                     wait = min(wait, left)
             await anyio.sleep(max(wait, 0.01))
+            if self.clock.monotonic() - now > wait + STALL:
+                # This engine was suspended, or too busy to listen: what was said meanwhile is still to be read.
+                self._heard.clear()
 
     async def close(self) -> None:
         """Close the log: in an orderly end, one file."""
