@@ -68,6 +68,14 @@ crash-engine COUNT='200':
     .venv/bin/python tests/crash/run_engine.py kills --count {{COUNT}} --record docs/reliability/engine_kills.jsonl
     .venv/bin/python tests/crash/run_engine.py adopt --count {{COUNT}} --live 64 --record docs/reliability/adoptions.jsonl
 
+# A trial that floods and noise on the keeper's socket, beside COUNT trials that behave.
+neighbours COUNT='99':
+    TUNE_NEIGHBOURS={{COUNT}} .venv/bin/python -m pytest -n 0 tests/crash/test_hostile.py -k neighbours
+
+# Every way to end a hostile tree, COUNT times each.
+hostile COUNT='20':
+    for _ in $(seq {{COUNT}}); do .venv/bin/python -m pytest -q -n 0 tests/crash/test_hostile.py -k hostile_tree || exit 1; done
+
 # The picture of the terminal in the README, from a real run.
 picture:
     .venv/bin/python scripts/picture.py docs/terminal.svg

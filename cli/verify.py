@@ -13,6 +13,7 @@ from ..engine.decisions import Decisions, check_decisions
 from ..engine.errors import TuneError
 from ..engine.log import LogError
 from ..engine.tuner_host import pin_threads
+from ..engine.verify import CHECKED, HEAD
 from ..engine.verify import verify as check
 from .reading import Json, aside, printable, say, say_json
 
@@ -43,6 +44,7 @@ def verify(
         say_json({**dataclasses.asdict(found), **more})
     elif found.ok:
         say(f"ok: {found.events} events" + (f" ({found.reason})" if found.reason else ""))
+        say(f"checked: {CHECKED}" + ("" if found.reason else f"; {HEAD}"))
     else:
         where = "" if found.first_bad_seq is None else f", first bad event {found.first_bad_seq}"
         say(f"damaged: {printable(found.reason)} ({found.events} good events{where})")

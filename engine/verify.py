@@ -14,6 +14,11 @@ from pathlib import Path
 from .events import Fact, Thinned, decode
 from .log import LogDamaged, Reader, read_head
 
+CHECKED = (
+    "the chain over every column of every event, kinds, bodies, epochs, the numbers of each trial process and engine, "
+    "SQLite's pages and index"
+)
+HEAD = "the end of the log against events.head"
 _TRIAL = re.compile(r"[a-z][a-z0-9]{4}\.[0-9]+\..+", re.ASCII | re.DOTALL)
 
 

@@ -332,7 +332,10 @@ def test_verify(digits: home.Folder, capsys: pytest.CaptureFixture[str]) -> None
     assert said(capsys) == {"ok": True, "events": count, "first_bad_seq": None, "reason": ""}
     assert verify(str(digits.events)) == 0
     assert verify(str(digits.path)) == 0
-    assert capsys.readouterr().out == f"ok: {count} events\n" * 2
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[::2] == [f"ok: {count} events"] * 2
+    assert all(line.startswith("checked: the chain over every column") for line in lines[1::2])
+    assert all("events.head" in line for line in lines[1::2])
 
 
 def test_verify_of_a_damaged_log(digits: home.Folder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,6 +118,73 @@ def test_no_pickle_and_no_shell_strings() -> None:
                 assert not (isinstance(node.value, ast.Name) and node.value.id == "os"), path
 
 
+SHELLS = ("sh", "bash", "dash", "/bin/sh", "/bin/bash")
+RUNS_TEXT = ("create_subprocess_shell", "getoutput", "getstatusoutput", "popen", "subprocess_shell")
+
+
+def _shell_texts(tree: ast.AST) -> list[ast.expr]:
+    """What is handed to a shell as its program: what follows a shell and "-c" in any list, tuple or call."""
+    found: list[ast.expr] = []
+    for node in ast.walk(tree):
+        items = node.elts if isinstance(node, ast.List | ast.Tuple) else node.args if isinstance(node, ast.Call) else []
+        plain = [item.value if isinstance(item, ast.Constant) else None for item in items]
+        starts = [at for at in range(len(items) - 2) if plain[at] in SHELLS and plain[at + 1] in ("-c", "-lc")]
+        found += [items[at + 2] for at in starts]
+    return found
+
+
+def test_no_program_of_a_shell_is_built_from_data() -> None:
+    for path in [*files(), *ROOT.glob("*.py")]:
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute | ast.Name):
+                name = node.attr if isinstance(node, ast.Attribute) else node.id
+                assert name not in RUNS_TEXT, f"{path}:{node.lineno}: {name} runs a text through a shell"
+        constants = {
+            target.id
+            for node in (tree.body if isinstance(tree, ast.Module) else [])
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        for text in _shell_texts(tree):
+            known = isinstance(text, ast.Constant) or (isinstance(text, ast.Name) and text.id in constants)
+            assert known, f"{path}:{text.lineno}: a shell's program is no constant"
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        ('run(["/bin/sh", "-c", f"echo {x}"])', 1),
+        ('run("sh", "-c", "echo " + x)', 1),
+        ('run(["bash", "-lc", "echo %s" % x])', 1),
+        ('run(["/bin/sh", "-c", CONSTANT, "name", x])', 0),
+        ('run(["python", "-c", x])', 0),
+    ],
+)
+def test_a_shell_s_program_is_found(source: str, count: int) -> None:
+    built = [text for text in _shell_texts(ast.parse(source)) if not isinstance(text, ast.Constant | ast.Name)]
+    assert len(built) == count
+
+
+def test_nothing_is_loaded_that_can_run_code() -> None:
+    """Data are never a program: no pickled arrays, no YAML that makes objects, no whole torch files."""
+    for path in [*files(), *ROOT.glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            given = {word.arg: word.value for word in node.keywords}
+            where = f"{path}:{node.lineno}"
+            assert "allow_pickle" not in given, where
+            assert node.func.attr not in ("unsafe_load", "full_load"), where
+            if node.func.attr == "load" and isinstance(node.func.value, ast.Name):
+                if node.func.value.id == "torch":
+                    safe = given.get("weights_only")
+                    assert isinstance(safe, ast.Constant) and safe.value is True, where
+                if node.func.value.id == "yaml":
+                    assert "Loader" in given or len(node.args) == 2, where
+
+
 def test_every_file_opens_with_a_sentence() -> None:
     for path in files():
         opening = ast.get_docstring(ast.parse(path.read_text()))

@@ -181,6 +181,56 @@ def test_what_ended_while_the_engine_was_dead_is_seen(bench: Bench) -> None:
     experiment.check(2)
 
 
+ENDS = {0: "sys.exit(0)", 1: "sys.exit(7)", 2: "os.kill(os.getpid(), 9)", 3: "os.abort()", 4: "raise ValueError('é')"}
+LAST_WORDS = """
+import os, sys, time, tune
+tune.get_next_parameter()
+number = tune.get_sequence_id()
+print("begin", number, flush=True)
+tune.report_intermediate_result(number)
+while not os.path.exists(sys.argv[1]): time.sleep(0.01)
+print("out", number, "x" * 5000, "the end", flush=True)
+print("err", number, "y" * 50, flush=True, file=sys.stderr)
+exec(ENDS[number])
+"""
+
+
+@pytest.mark.parametrize("absent", ["engine", "engine and keeper", "keeper"])
+def test_exit_codes_and_last_output_are_exact_over_an_adoption(bench: Bench, absent: str) -> None:
+    """The trials end while nobody is there to see it."""
+    go = bench.base / "go"
+    command = bench.script(LAST_WORDS.replace("ENDS", repr(ENDS)))
+    experiment = bench.experiment(
+        trial_command=f"exec {command} {go}", trial_concurrency=5, max_trial_number=5, max_failures=0
+    )
+    experiment.start()
+    experiment.until(lambda state: state.metrics == 5)
+    keeper = experiment.keeper_pid()
+    if "engine" in absent:
+        experiment.kill_engine()
+    if "keeper" in absent:
+        os.kill(keeper, signal.SIGKILL)
+        gone(keeper)
+    go.touch()
+    for _ in steps(PATIENCE):
+        if not any("trial.py" in line for line in experiment.processes().values()):
+            break
+    if "engine" in absent:
+        experiment.start()
+    state = experiment.finish()
+    assert [(trial.number, trial.exit_code, trial.attempt) for trial in state.made] == [
+        (0, 0, 0), (1, 7, 0), (2, -9, 0), (3, -6, 0), (4, 1, 0),
+    ]  # fmt: skip
+    for trial in state.made:
+        folder = experiment.folder.trials / trial.id
+        assert (folder / "stdout").read_text() == f"begin {trial.number}\nout {trial.number} {'x' * 5000} the end\n"
+        err = (folder / "stderr").read_text()
+        assert err.startswith(f"err {trial.number} {'y' * 50}\n") and ("ValueError: é" in err) == (trial.number == 4)
+        if trial.number:
+            assert trial.stderr.strip() == err.strip()
+        assert [list(phase.intermediate) for phase in trial.phases] == [[trial.number]]
+
+
 # -- ends and limits --------------------------------------------------------------------------------------------------
 def test_max_retries_gives_failed_trials_another_attempt(bench: Bench) -> None:
     experiment = bench.experiment(
