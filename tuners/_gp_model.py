@@ -188,6 +188,11 @@ class Posterior:
         errors, variances = self._left_out
         return -0.5 * errors * errors / variances - 0.5 * np.log(variances) - LOG_ROOT_2PI
 
+    def surprise(self) -> Floats:
+        """How far each target is from what all others say of it, in deviations of that (with the noise)."""
+        errors, variances = self._left_out
+        return errors / np.sqrt(variances)
+
     def predict(self, rows: Floats) -> tuple[Floats, Floats]:
         """Mean and deviation of the noiseless value at each row."""
         covariance = self._covariance(self._scaled(rows), self._all)
