@@ -34,12 +34,15 @@ Utility: TypeAlias = Literal["auto", "ei", "ucb", "poi"]
 class GP:
     """Model-based search, the best at up to some hundred trials. `seed` None: the experiment's.
 
-    NNI's names with our defaults (NNI's in brackets): `utility` ["ei"]: "auto" is the expected improvement and, every
-    third time, the confidence bound; `kappa` [5]: deviations of that bound, None: drawn anew each time, from 1 to 4; `xi` [0]: how much less than the best found
-    counts as an improvement, in standard deviations of the results; `nu` [2.5]: the kernel's smoothness, 0.5, 1.5, 2.5
-    or inf; `alpha` [1e-6]: variance that is added to the noise; `cold_start_num` [10]: points before the first model,
-    None: 2 + the number of parameters, from 5 to 10; `selection_num_warm_up` [100000]: random candidates;
-    `selection_num_starting_points` [250]: candidates that are improved along the gradient.
+    NNI's names with our defaults (NNI's in brackets):
+
+    * `utility` ["ei"]: "auto" is the expected improvement and, every third time, the confidence bound.
+    * `kappa` [5]: deviations of that bound; None: drawn anew each time, from 1 to 4.
+    * `xi` [0]: how much less than the best counts as an improvement, in standard deviations of the results.
+    * `nu` [2.5]: the kernel's smoothness, 0.5, 1.5, 2.5 or inf. `alpha` [1e-6]: variance that is added to the noise.
+    * `cold_start_num` [10]: results before the first model; None: 2 + the number of parameters, from 5 to 10.
+    * `selection_num_warm_up` [100000]: random candidates; `selection_num_starting_points` [250]: how many candidates
+      are improved along the gradient.
     """
 
     dedups: ClassVar[bool] = False  # of a small space that is all taken it asks again: results may be noisy
