@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..engine.space import Cell, Param, Space
+from ..engine.space import EXACT, Cell, Param, Space
 from ._history import EXTRAS, Cells, History, State
 from .random import untaken
 
@@ -143,6 +143,12 @@ class Results:
         """A point of the prior, a new one if there is one."""
         point = untaken(self.space, self.taken, generator)
         return self.space.sample(generator.random) if point is None else point
+
+
+def too_wide(space: Space, tuner: str) -> str | None:
+    """Why a space has no genes: a parameter with more values than floats can count; or None."""
+    wide = [param.key for param in space.params if param.categorical and (param.size or 0) > EXACT]
+    return f"{wide[0]} has more than 2**53 values, too many for {tuner}" if wide else None
 
 
 def parents(*individuals: Individual) -> tuple[int, ...]:

@@ -15,8 +15,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from ..engine.plugins import Ask, Observation, OptimizeMode, Suggestion
-from ..engine.space import Param
-from ._genes import Individual, grain, parents, prior
+from ..engine.space import Param, Space
+from ._genes import Individual, grain, parents, prior, too_wide
 from ._history import History
 from .evolution import Ranked
 
@@ -47,6 +47,11 @@ class Anneal:
         self._sign = 1.0 if optimize_mode == "minimize" else -1.0
         self._history = History()
         self._ranked: Ranked | None = None
+
+    @staticmethod
+    def refuse(space: Space) -> str | None:
+        """Why this space can't be searched, or None."""
+        return too_wide(space, "Anneal")
 
     def observe(self, fact: Observation) -> None:
         """Remember a point or its result."""

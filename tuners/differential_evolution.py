@@ -20,7 +20,7 @@ import numpy as np
 
 from ..engine.plugins import Ask, Observation, OptimizeMode, Suggestion
 from ..engine.space import Param, Space
-from ._genes import Individual, Results, other, parents, prior
+from ._genes import Individual, Results, other, parents, prior, too_wide
 from ._history import History
 
 BEST = 0.2  # of the population is what steps lead towards
@@ -51,6 +51,11 @@ class DifferentialEvolution:
         self._sign = 1.0 if optimize_mode == "minimize" else -1.0
         self._history = History()
         self._slots: Slots | None = None
+
+    @staticmethod
+    def refuse(space: Space) -> str | None:
+        """Why this space can't be searched, or None."""
+        return too_wide(space, "DifferentialEvolution")
 
     def observe(self, fact: Observation) -> None:
         """Remember a point or its result."""

@@ -26,7 +26,7 @@ import numpy as np
 
 from ..engine.plugins import Ask, Observation, OptimizeMode, Suggestion
 from ..engine.space import Param, Space
-from ._genes import Individual, Order, Results, grain, other, parents, prior, reflected
+from ._genes import Individual, Order, Results, grain, other, parents, prior, reflected, too_wide
 from ._history import History
 
 STARTUP = 10  # random points
@@ -51,6 +51,11 @@ class Evolution:
         self._sign = 1.0 if optimize_mode == "minimize" else -1.0
         self._history = History()
         self._ranked: Ranked | None = None
+
+    @staticmethod
+    def refuse(space: Space) -> str | None:
+        """Why this space can't be searched, or None."""
+        return too_wide(space, "Evolution")
 
     def observe(self, fact: Observation) -> None:
         """Remember a point or its result."""

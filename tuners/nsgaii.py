@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ..engine.plugins import Ask, Objective, Observation, OptimizeMode, Suggestion
 from ..engine.space import Param, Space
-from ._genes import Individual, Results, other, parents, prior, reflected
+from ._genes import Individual, Results, other, parents, prior, reflected, too_wide
 from ._history import History
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -48,6 +48,11 @@ class NSGAII:
         self._mode: OptimizeMode = optimize_mode
         self._history = History()
         self._pool: Pool | None = None
+
+    @staticmethod
+    def refuse(space: Space) -> str | None:
+        """Why this space can't be searched, or None."""
+        return too_wide(space, "NSGAII")
 
     def observe(self, fact: Observation) -> None:
         """Remember a point or its result."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..engine.plugins import Ask, Observation, OptimizeMode, Suggestion
 from ..engine.space import Param, Space
-from ._genes import Genes, Individual, Results, grain, other, parents, prior, reflected
+from ._genes import Genes, Individual, Results, grain, other, parents, prior, reflected, too_wide
 from ._history import History
 
 NARROW, WIDE = 0.01, 0.3
@@ -39,6 +39,11 @@ class RegularizedEvolution:
         self._sign = 1.0 if optimize_mode == "minimize" else -1.0
         self._history = History()
         self._ageing: Ageing | None = None
+
+    @staticmethod
+    def refuse(space: Space) -> str | None:
+        """Why this space can't be searched, or None."""
+        return too_wide(space, "RegularizedEvolution")
 
     def observe(self, fact: Observation) -> None:
         """Remember a point or its result."""
