@@ -156,7 +156,10 @@ def test_a_verb_is_a_function_named_as_its_file(room: Path) -> None:
 def test_the_built_in_rooms() -> None:
     assert {"Batch", "GridSearch", "Random", "TPE"} <= set(registry.names("tuner"))
     assert "Medianstop" in registry.names("assessor") and "Medianstop" not in registry.names("tuner")
-    assert registry.find("tuner", "BatchTuner")[0] == "Batch"
+    nnis = {"BatchTuner": "Batch", "EvolutionTuner": "Evolution", "RegularizedEvolutionTuner": "RegularizedEvolution"}
+    for theirs, ours in {**nnis, "anneal": "Anneal", "SMACTuner": "SMAC", "nsga-ii": "NSGAII"}.items():
+        assert registry.find("tuner", theirs)[0] == ours
+    assert registry.find("assessor", "CurvefittingAssessor")[0] == "Curvefitting"
 
 
 def test_a_users_class_comes_from_its_folder(tmp_path: Path) -> None:

@@ -43,6 +43,13 @@ def numbers(values: NDArray[np.intp]) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(values))  # pyright: ignore[reportUnknownMemberType]  # typed in part
 
 
+def eigenvectors(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The eigenvalues (m), ascending, and eigenvectors (m x m, as columns) of a symmetric matrix."""
+    untyped: Any = torch.linalg
+    values, vectors = untyped.eigh(matrix)
+    return values, vectors
+
+
 def tensor(values: NDArray[np.float64]) -> torch.Tensor:
     """The same numbers as doubles of torch."""
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64))  # pyright: ignore[reportUnknownMemberType]  # typed in part

@@ -25,12 +25,13 @@ from ._candidates import Candidates, log_expected_improvement, quantiles
 from ._genes import Genes, Individual, Results, too_wide
 from ._history import History
 from ._parzen import Floats
-from ._torch import learn, numbers, one_thread, tensor, weights
+from ._torch import eigenvectors, learn, numbers, one_thread, tensor, weights
 
 UNITS = 50
 LEARNING_RATE = 0.01
 DECAY = 1e-4
 BATCH = 256  # results of one step; fewer take one step an epoch
+ROUNDS = 20  # of the fixed point of the precisions
 WIDEST = 200  # values up to which a categorical parameter has an input of its own for each
 
 
@@ -187,36 +188,36 @@ class Network:
             x = torch.tanh(x @ weight + bias)
         return x
 
-    def features(self, x: Floats) -> Floats:
+    def features(self, x: Floats) -> torch.Tensor:
         """The activations of the last hidden layer and a column of ones, (n x 51)."""
         with torch.no_grad():
-            last: Floats = self._last(tensor(x)).numpy()
-        return np.concatenate([last, np.ones((len(x), 1))], axis=1)
+            last = self._last(tensor(x))
+        return torch.cat([last, torch.ones((len(x), 1), dtype=torch.float64)], dim=1)
 
 
 class Regression:
     """Bayesian linear regression of `y` (n) on `features` (n x m), its precisions by the evidence."""
 
-    def __init__(self, features: Floats, y: Floats) -> None:
-        n = len(features)
-        gram = features.T @ features
-        values, vectors = np.linalg.eigh(gram)
-        values = np.maximum(values, 0.0)
-        right = vectors.T @ (features.T @ y)
-        prior, noise = 1.0, 10.0  # precisions
-        for _ in range(50):
-            scale = noise * values + prior
-            mean = noise * right / scale
-            known = float((noise * values / scale).sum())
-            rest = y - features @ (vectors @ mean)
-            prior = min(max(known / max(float(mean @ mean), 1e-9), 1e-3), 1e4)
-            noise = min(max((n - known) / max(float(rest @ rest), 1e-9), 1e-1), 1e4)
-        scale = noise * values + prior
-        self.mean = vectors @ (noise * right / scale)
-        self._half = vectors / np.sqrt(scale)
-        self.noise = noise
+    def __init__(self, features: torch.Tensor, y: Floats) -> None:
+        n, targets = len(y), tensor(y)
+        values, vectors = eigenvectors(features.T @ features)
+        values = values.clamp(min=0.0)
+        right = vectors.T @ (features.T @ targets)
+        rotated = features @ vectors
+        self.prior, self.noise = 1.0, 10.0  # precisions
+        for _ in range(ROUNDS):
+            scale = self.noise * values + self.prior
+            mean = self.noise * right / scale
+            known = float((self.noise * values / scale).sum())
+            rest = targets - rotated @ mean
+            self.prior = min(max(known / max(float(mean @ mean), 1e-9), 1e-3), 1e4)
+            self.noise = min(max((n - known) / max(float(rest @ rest), 1e-9), 1e-1), 1e4)
+        scale = self.noise * values + self.prior
+        self._mean = vectors @ (self.noise * right / scale)
+        self._half = vectors / scale.sqrt()
 
-    def predict(self, features: Floats) -> tuple[Floats, Floats]:
+    def predict(self, features: torch.Tensor) -> tuple[Floats, Floats]:
         """The mean and the deviation, noise left out, at each row (c x m); both of shape (c,)."""
         spread = features @ self._half
-        return features @ self.mean, np.sqrt((spread * spread).sum(axis=1) + 1e-12)
+        deviation = ((spread * spread).sum(dim=1) + 1e-12).sqrt()
+        return (features @ self._mean).numpy(), deviation.numpy()

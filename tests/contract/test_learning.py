@@ -77,7 +77,7 @@ PROBLEMS: dict[str, tuple[Space, Callable[[Any], float]]] = {
 }
 
 
-LEARNERS = ["Anneal", "DifferentialEvolution", "Evolution", "NSGAII", "RegularizedEvolution"]
+LEARNERS = ["Anneal", "DifferentialEvolution", "Evolution", "NSGAII", "RegularizedEvolution", "SMAC"]
 TRIALS, SEEDS = 200, 5
 
 
