@@ -13,7 +13,6 @@ has observed everything, so one goes on where another was; a finite space is nev
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from functools import cache
 from typing import Any, ClassVar, NamedTuple
 
@@ -117,16 +116,9 @@ def choose(space: Space, results: int, budget: int | None) -> Choice:
 
 
 def _takes(name: str, space: Space) -> bool:
-    """Whether a tuner is there and searches such a space."""
-    if not _is_here(name):
-        return False
+    """Whether a tuner searches such a space."""
     refuse = getattr(_class(name), "refuse", None)
     return refuse is None or refuse(space) is None
-
-
-@cache
-def _is_here(name: str) -> bool:
-    return importlib.util.find_spec(f"{__package__}.{MODULES[name]}") is not None
 
 
 @cache
