@@ -73,7 +73,7 @@ def test_a_child_differs_in_one_gene_at_least_and_takes_whole_branches() -> None
         first = brood.pair[0].genes
         changed.append(sum(a != b for a, b in zip(child, first[: len(child)], strict=True)))
         assert all(0.0 <= g <= 1.0 for g in child)
-    assert min(changed[:3]) >= 0 and np.mean([c > 0 for c in changed]) > 0.85
+    assert np.mean([c > 0 for c in changed]) > 0.85  # a category may mutate into itself
     assert 1.0 < np.mean(changed) < 3.0
 
 
