@@ -27,6 +27,7 @@ class Sobol:
     """Goes through a shifted Sobol sequence. `seed` None: the experiment's; `optimize_mode` changes nothing."""
 
     dedups: ClassVar[bool] = True
+    multi_objective: ClassVar[bool] = True
 
     def __init__(self, *, optimize_mode: OptimizeMode = "maximize", seed: int | None = None) -> None:
         if seed is not None and seed < 0:
