@@ -54,9 +54,9 @@ WAYS = (
 class Group:
     """One control group, with the groups below it: a directory of the kernel's."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, way: Way | None = None) -> None:
         self.path = path
-        self.way = next((way for way in WAYS if (path / way.switch).exists()), WAYS[0])
+        self.way = way or next((way for way in WAYS if (path / way.switch).exists()), WAYS[0])
         self._looks = 0
 
     @property
@@ -90,6 +90,9 @@ class Group:
 
     def remove(self) -> None:
         """Remove the group and those below it, as far as nobody is in there."""
+        with contextlib.suppress(OSError):  # the common case: nobody, and nothing below
+            self.path.rmdir()
+            return
         for folder in reversed(self._folders()):
             with contextlib.suppress(OSError):
                 Path(folder).rmdir()
@@ -115,7 +118,7 @@ class Groups:
             _make(self.parent, self.way)
         with contextlib.suppress(FileExistsError):  # somebody has deleted the launch's folder
             _make(path, self.way)
-        return Group(path)
+        return Group(path, self.way)
 
 
 def found(recorded: str, folder: Path, trial: str, attempt: int) -> Group | None:

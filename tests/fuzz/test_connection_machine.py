@@ -128,6 +128,8 @@ class ConnectionMachine(RuleBasedStateMachine):
     @rule(
         message=st.one_of(
             st.builds(wire.Recorded, st.integers(0, 9)),
+            st.builds(wire.Recorded, st.integers(0, 9)),
+            st.builds(wire.Recorded, st.integers(0, 9)),
             st.builds(wire.Parameters, st.integers(0, 4), st.just(0), st.sampled_from(["{}", None])),
             st.builds(wire.EngineState, st.booleans()),
             st.just(wire.StopNotice()),
