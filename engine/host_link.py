@@ -51,7 +51,8 @@ class HostLink:
         self._submit, self._acknowledge, self._waits = submit, acknowledge, waits
         self._writer: asyncio.StreamWriter | None = None
         self._ending = asyncio.Event()
-        self._cleared = False  # the keeper said that nothing is left on its host
+        self._reached = False  # a keeper was, so something may be left on its host
+        self._cleared = False  # until a keeper says that nothing is
         self._over = asyncio.Event()
         self._said: list[bytes] = []
         self.fenced = ""
@@ -73,20 +74,18 @@ class HostLink:
     async def run(self) -> None:
         """Serve until `shutdown`; never raises for what the keeper does.
 
-        One attempt is made in any case: an engine that has nothing left to do may still find a keeper to shut down.
+        One attempt is made in any case: an engine that has nothing left to do may still find a keeper to shut down. One
+        that was reached is dialled until it has said that nothing is left, or `shutdown` has no more patience.
         """
         failures = 0
         try:
             while True:
                 reason = "the keeper closed the channel"
                 writer: asyncio.StreamWriter | None = None
-                broken = False
                 try:
                     reader, writer = await self.service.channel()
-                    broken = True  # unless it ends in order
                     if await self._serve(reader, writer):
                         failures = 0
-                    broken = self._ending.is_set() and not self._cleared
                 except (OSError, WireError, spool.SpoolDamaged, asyncio.IncompleteReadError) as error:
                     reason = str(error) or type(error).__name__
                 except Exception as error:  # a plug-in's own errors: whatever it raises, the host is not reached
@@ -95,7 +94,7 @@ class HostLink:
                     self._writer, self._said = None, []
                     if writer is not None:
                         writer.close()
-                if self.fenced or (self._ending.is_set() and not broken):
+                if self.fenced or (self._ending.is_set() and (self._cleared or not self._reached)):
                     return
                 pause = _PAUSES[min(failures, len(_PAUSES) - 1)]
                 failures += 1
@@ -135,7 +134,7 @@ class HostLink:
                     return False
                 if not isinstance(message, channel.Attached):
                     raise WireError(f"the keeper began with {type(message).__name__}")
-                attached = True
+                attached = self._reached = True
                 self._writer = writer
                 _log.info("host reached", host=self.name, keeper=message.pid)
                 if self._ending.is_set():

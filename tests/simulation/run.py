@@ -56,7 +56,7 @@ def simulate(options: argparse.Namespace) -> int:
                 broken += 1
                 print(f"seed {seed}: {violations[0]}")
                 where = f"--hosts {options.hosts} --events {options.events}"
-                print(f"REPRO: just simulate --seed {seed} {where} --step {step}")
+                print(f"REPRO: just simulate --seed {seed} {where}  # fault {step} of it")
     wall = round(time.time() - started, 1)
     print(f"{len(seeds)} histories, {facts} events, {broken} with violations, {wall} s")
     if options.record:
