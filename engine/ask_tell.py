@@ -118,6 +118,15 @@ class Best(Struct, frozen=True):
     parameters: dict[str, Any]
 
 
+class Efficient(Struct, frozen=True):
+    """A result on the Pareto front, and the trial that gave it; `violation` is 0.0 where it meets the constraints."""
+
+    number: int
+    values: dict[str, float]
+    parameters: dict[str, Any]
+    violation: float
+
+
 class Seen(Struct, frozen=True):
     """A trial as the study sees it. `value`: its counted result, or None; `status` as in `tune trials`."""
 
@@ -309,13 +318,22 @@ class AskTell:
     # -- looking --------------------------------------------------------------------------------------------------
     @property
     def best(self) -> Best | None:
-        """The best counted result so far; None before there is one."""
+        """The best counted result so far that meets the outcome constraints; None without one or with objectives."""
         with self._lock:
             found = self._state.best
             if found is None:
                 return None
             phase = self._state.trial(found.trial).phases[found.phase]
             return Best(found.trial, found.value, _parameters(phase.parameters))
+
+    @property
+    def pareto(self) -> list[Efficient]:
+        """With several objectives, the results that no other one beats in each; the best in the first one first."""
+        with self._lock:
+            return [
+                Efficient(one["trial"], one["values"], one["parameters"], one["violation"])
+                for one in views.pareto(self._state) or []
+            ]
 
     @property
     def trials(self) -> list[Seen]:

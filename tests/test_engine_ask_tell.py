@@ -642,3 +642,29 @@ def test_a_log_that_can_not_be_written_ends_the_study(monkeypatch: pytest.Monkey
     with pytest.raises(TuneError, match="no such disk"):
         study.close()
     assert replayed("broken").trial(0).status == "RUNNING"
+
+
+def test_several_objectives_and_outcome_constraints() -> None:
+    objectives = {"default": "maximize", "latency": "minimize"}
+    study = AskTell(SPACE, tuner="NSGAII", seed=1, objectives=objectives, outcome_constraints=["latency <= 0.8"])
+    for _ in range(40):
+        trial = study.ask()
+        x = trial.parameters["x"]
+        study.tell(trial, {"default": x, "latency": abs(x)})
+    assert study.best is None
+    front = study.pareto
+    assert front and all(one.violation == 0.0 and one.values["latency"] <= 0.8 for one in front)
+    values = [one.values["default"] for one in front]
+    assert values == sorted(values, reverse=True)
+    for one in front:
+        assert not any(
+            other.values["default"] >= one.values["default"] and other.values["latency"] < one.values["latency"]
+            for other in front
+        )
+    single = AskTell(SPACE, tuner="Random", seed=1, outcome_constraints=["size <= 1"])
+    trial = single.ask()
+    single.tell(trial, {"default": 5.0, "size": 2})
+    assert single.best is None and single.pareto == []
+    trial = single.ask()
+    single.tell(trial, {"default": 1.0, "size": 1})
+    assert single.best is not None and single.best.value == 1.0

@@ -262,7 +262,7 @@ class TestTuner:
     """The contract, one tuner at a time."""
 
     @pytest.mark.parametrize("name", TUNERS)
-    @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(raw=spaces, seed=st.integers(0, 1000))
     def test_answers_lie_in_any_space(self, name: str, raw: dict[str, Any], seed: int) -> None:
         space = parse(raw)
