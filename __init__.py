@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .engine.ask_tell import AskTell, NoMoreTrials, NoTrialYet, StudyEnded, TunerBroke
+    from .engine.experiment import Experiment
+    from .engine.experiment_config import ExperimentConfig
     from .trial_sdk import (
         get_attempt,
         get_current_parameter,
@@ -26,12 +28,19 @@ if TYPE_CHECKING:
     )
 
 __version__ = "0.1.0"
+_ENGINE = {  # names, and their modules there
+    "Experiment": "experiment",
+    "ExperimentConfig": "experiment_config",
+    **dict.fromkeys(("AskTell", "NoMoreTrials", "NoTrialYet", "StudyEnded", "TunerBroke"), "ask_tell"),
+}
 __all__ = [
     "AskTell",
     "NoMoreTrials",
     "NoTrialYet",
     "StudyEnded",
     "TunerBroke",
+    "Experiment",
+    "ExperimentConfig",
     "get_attempt",
     "get_current_parameter",
     "get_experiment_id",
@@ -46,14 +55,11 @@ __all__ = [
 ]
 
 
-_ASK_TELL = ("AskTell", "NoMoreTrials", "NoTrialYet", "StudyEnded", "TunerBroke")
-
-
 def __getattr__(name: str) -> Any:
-    if name in _ASK_TELL:
-        from .engine import ask_tell
+    if name in _ENGINE:
+        from importlib import import_module
 
-        return getattr(ask_tell, name)
+        return getattr(import_module(f"{__name__}.engine.{_ENGINE[name]}"), name)
     if name in __all__:
         from .trial_sdk import sdk
 

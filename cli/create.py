@@ -8,12 +8,10 @@ import signal
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
-import msgspec
 from cyclopts import Parameter
 
 from ..engine import config_file, home
-from ..engine.client import View, start
-from ..engine.config import Config, encode
+from ..engine.client import View, start, write_config
 from ..engine.config_load import load
 from ..engine.errors import TuneError, UsageError
 from ..engine.registry import fold
@@ -57,7 +55,7 @@ def create(
         try:
             for text in [*notes, *more]:
                 note(f"note: {printable(text)}")
-            _write(folder, resolved, config)
+            write_config(folder, resolved, digests(config))
             begun.announce()
             begun.start(foreground, None)
         except BaseException:
@@ -166,14 +164,6 @@ def digests(config: Path) -> dict[str, str]:
         if fold(str(key)) in ("searchspacefile", "searchspacepath") and isinstance(value, str):
             files.append(files[0].parent / Path(value).expanduser())
     return {str(path): hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() for path in files}
-
-
-def _write(folder: home.Folder, config: Config, source: Path) -> None:
-    """config.json: the resolved config, and where it came from."""
-    content = {**msgspec.json.decode(encode(config)), "sources": digests(source)}
-    text = msgspec.json.format(msgspec.json.encode(content), indent=2)
-    folder.config.write_bytes(text + b"\n")
-    folder.config.chmod(0o600)
 
 
 def _say_status(folder: home.Folder) -> None:

@@ -7,13 +7,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..engine import home
-from ..engine.client import Client, engine_pid, stop_orphans, stop_study
-from ..engine.errors import TuneError
+from ..engine import client, home
 from ..engine.requests import AskStop
 from .reading import Json, actor, note, opened_at, say, say_json
-
-_STEP = 0.02  # seconds between two looks at the lock of an engine that has said good-bye
 
 
 def stop(
@@ -32,11 +28,11 @@ def stop(
         ended = experiment.state.status if experiment.state.finished and experiment.pid is None else ""
     if ended:
         said = f"experiment {folder.id} has already ended: {ended}"
-    elif asyncio.run(_stop(folder, AskStop(actor(), force))):
+    elif asyncio.run(client.stop(folder, AskStop(actor(), force))):
         said = ""
     else:
         note(f"no engine runs for experiment {folder.id}: what is left of it is ended")
-        stop = stop_study if in_process else stop_orphans
+        stop = client.stop_study if in_process else client.stop_orphans
         stop(folder, actor=actor())
         said = ""
     with opened_at(folder) as experiment:
@@ -47,24 +43,3 @@ def stop(
         say_json(status)
     else:
         say(said or f"experiment {folder.id}: {status['status']}")
-
-
-async def _stop(folder: home.Folder, request: AskStop) -> bool:
-    """Ask the engine, and wait until it has gone; False when there was none."""
-    found = False
-    while True:
-        if engine_pid(folder) is None:
-            return found
-        client = await Client.connect(folder)
-        if client is None:
-            continue
-        found = True
-        try:
-            await client.ask(request)
-            async for _ in client.watch():
-                continue
-        except TuneError:
-            pass  # it has ended before it could answer
-        finally:
-            await client.close()
-        await asyncio.sleep(_STEP)  # it closes its log, and lets go of the lock; or it lives, and has hung up

@@ -13,14 +13,18 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
+
+import msgspec
 
 from ..trial_sdk import control_group
 from ..trial_sdk.crash_point import VARIABLE
 from ..trial_sdk.wire import Framer, WireError, decode, frame
 from . import lock as lock_room
 from .decide import Draft
+from .config import Config
+from .config import encode as encode_config
 from .door_wire import Done, Durable, Refusal, Say, Watch, encoder, to_client
 from .errors import TuneError
 from .events import Fact, Row, Status, UnknownEvent
@@ -34,6 +38,7 @@ from .state import State
 _running: list[subprocess.Popen[bytes]] = []
 _ODD = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _AT_ONCE = 200  # requests that are put before the first is answered
+_STEP = 0.02  # seconds between two looks at the lock of an engine that has said good-bye
 START_TIMEOUT = 120.0  # seconds until an engine must have started; the replay of a huge log is in there
 
 
@@ -191,18 +196,20 @@ class Client:
 def ask(folder: Folder, *requests: PersonsRequest) -> bool:
     """Have a running engine do these, one after the other; False when none runs. `Refused`."""
 
-    async def main() -> bool:
-        client = await Client.connect(folder)
-        if client is None:
-            return False
-        try:
-            for request in requests:
-                await client.ask(request)
-        finally:
-            await client.close()
-        return True
+    return asyncio.run(asked(folder, *requests))
 
-    return asyncio.run(main())
+
+async def asked(folder: Folder, *requests: PersonsRequest) -> bool:
+    """The same, for those who have an event loop."""
+    client = await Client.connect(folder)
+    if client is None:
+        return False
+    try:
+        for request in requests:
+            await client.ask(request)
+    finally:
+        await client.close()
+    return True
 
 
 def ask_all(folder: Folder, requests: Sequence[PersonsRequest]) -> bool:
@@ -236,6 +243,35 @@ def start(folder: Folder, *, actor: str, updates: PersonsRequest | None = None, 
     _running.append(process)  # it runs on, and its handle is kept until it has ended
     _running[:] = [engine for engine in _running if engine.poll() is None]
     return process.pid
+
+
+def write_config(folder: Folder, config: Config, sources: Mapping[str, str] | None = None) -> None:
+    """config.json of a new experiment: the resolved config, for `start` and for people, and where it came from."""
+    content = {**msgspec.json.decode(encode_config(config)), "sources": dict(sources or {})}
+    text = msgspec.json.format(msgspec.json.encode(content), indent=2)
+    folder.config.write_bytes(text + b"\n")
+    folder.config.chmod(0o600)
+
+
+async def stop(folder: Folder, request: AskStop) -> bool:
+    """Ask the engine to stop, and wait until it has gone; False when there was none."""
+    found = False
+    while True:
+        if engine_pid(folder) is None:
+            return found
+        client = await Client.connect(folder)
+        if client is None:
+            continue
+        found = True
+        try:
+            await client.ask(request)
+            async for _ in client.watch():
+                continue
+        except TuneError:
+            pass  # it has ended before it could answer
+        finally:
+            await client.close()
+        await asyncio.sleep(_STEP)  # it closes its log, and lets go of the lock; or it lives, and has hung up
 
 
 def stop_orphans(folder: Folder, *, actor: str) -> None:

@@ -270,6 +270,29 @@ _V1_MARKS = {*_V1_TOP, *_DROPPED[:1], *_DROPPED[2:], "trial", "localconfig", "tr
 _V1_SERVICES = re.compile(r"(machinelist|(remote|pai|paiyarn|aml|dlts|adl|kubeflow|frameworkcontroller|hybrid)config)")
 
 
+_SECTIONS: dict[str, Mapping[str, Callable[[Any], Any]]] = {
+    "": _CHECKS,
+    "tuner": _ALGORITHM,
+    "training_service": _SERVICE,
+}
+
+
+def fields(section: str = "") -> tuple[str, ...]:
+    """The names of the fields of a config, or of a section: "tuner" (assessor, advisor too) or "training_service"."""
+    return tuple(_SECTIONS[section])
+
+
+def check_field(section: str, name: str, value: Any) -> Any:
+    """The value of one field as a config holds it; `ValueError` says what was found and what is allowed."""
+    wrong = not_plain({name: value})
+    if wrong is not None:
+        raise ValueError(f"{said(wrong[0])}: {wrong[1]}")
+    try:
+        return _SECTIONS[section][name](value)
+    except _Wrong as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
 class _Found:
     """A field of the file: its value, and where it stands there, in the file's own spelling."""
 
