@@ -13,7 +13,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -49,8 +49,8 @@ class View:
     `unknown` says so (else it is ""). An engine refuses to go on with such a log.
     """
 
-    def __init__(self, folder: Folder) -> None:
-        """Replays the log; `TuneError` when it is missing, damaged or of a newer format."""
+    def __init__(self, folder: Folder, upto: int | None = None) -> None:
+        """Replays the log, up to event `upto`; `TuneError` when it is missing, damaged or of a newer format."""
         self.folder = folder
         self.unknown = ""
         self._lost = False  # what was left out was needed: nothing after it can be told
@@ -61,25 +61,28 @@ class View:
         except LogError as error:
             raise TuneError(str(error), f"tune verify {folder.id} says more.") from error
         try:
-            self.catch_up()
+            for _ in self._read(upto):
+                pass
         except BaseException:
             self._reader.close()
             raise
 
     def catch_up(self, upto: int | None = None) -> list[Fact]:
         """Fold what is new in the log, and return it."""
-        facts: list[Fact] = []
+        return list(self._read(upto))
+
+    def _read(self, upto: int | None) -> Iterator[Fact]:
+        """Fold row after row."""
         try:
             for row in self._reader.rows(after=self.state.seq, upto=upto, chain=self._chain):
                 fact = self._fold(row)
                 if fact is not None:
-                    facts.append(fact)
+                    yield fact
         except LogError as error:
             raise TuneError(str(error), f"tune verify {self.folder.id} says more.") from error
         except ValueError as error:
             raise TuneError(str(error)) from error
         self._chain = self._reader.last[1]
-        return facts
 
     def _fold(self, row: Row) -> Fact | None:
         """Fold one row; None for one that is left out."""

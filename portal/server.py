@@ -1,0 +1,157 @@
+"""The portal's process: `python -m tune.portal.server FOLDER --socket FD --token-fd FD`.
+
+Whoever starts it has bound the socket (so a busy port is found before anything starts) and gives the token through a
+pipe, whose other end it keeps open: when that closes, the portal ends too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvicorn
+
+from ..engine import home
+from ..engine.client import clean_environment
+from ..engine.errors import TuneError, UsageError
+from .app import make_portal
+from .source import Source
+
+_log = structlog.get_logger("portal")
+
+
+def bind(port: int, host: str = "127.0.0.1") -> socket.socket:
+    """A socket that listens at this port (0: any); `UsageError` when it is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host, port))
+        found.listen(128)
+    except OSError as error:
+        found.close()
+        raise UsageError(
+            f"--port {port}: {host} port {port} can't be used: {error.strerror}", "--port 0 takes any free one."
+        ) from error
+    return found
+
+
+def start(folder: home.Folder, listening: socket.socket, token: str, *, commands: bool) -> tuple[Any, int]:
+    """Start the portal of an experiment: its process, and the descriptor whose closing ends it."""
+    read_end, write_end = os.pipe()
+    command = [sys.executable, "-P", "-m", "tune.portal.server", str(folder.path)]
+    command += ["--socket", str(listening.fileno()), "--token-fd", str(read_end)]
+    if not commands:
+        command.append("--view")
+    try:
+        with (folder.path / "portal.log").open("ab") as output:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=[listening.fileno(), read_end],
+                start_new_session=True,
+                env=clean_environment(),
+            )
+    finally:
+        os.close(read_end)
+    os.write(write_end, token.encode() + b"\n")
+    return process, write_end
+
+
+async def run(folder: home.Folder, listening: socket.socket, token: str, *, commands: bool) -> None:
+    """Serve until cancelled."""
+    port = int(listening.getsockname()[1])
+    source = Source(folder, commands=commands)
+    config = uvicorn.Config(
+        make_portal(source, token, port),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        http="h11",
+        ws="none",
+        lifespan="off",
+        loop="uvloop",
+        backlog=128,
+        limit_concurrency=512,
+        timeout_keep_alive=30,
+        h11_max_incomplete_event_size=64 << 10,
+        timeout_graceful_shutdown=1,
+    )
+    server = uvicorn.Server(config)
+    following = asyncio.create_task(source.run(), name="follow")
+    following.add_done_callback(lambda task: _ended(task, server))
+    try:
+        await server.serve(sockets=[listening])
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        source.close()
+
+
+def _ended(task: asyncio.Task[None], server: uvicorn.Server) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        _log.error("the log can't be followed any more", error=str(task.exception()))
+        server.should_exit = True
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The process."""
+    parser = argparse.ArgumentParser(prog="tune.portal.server")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--socket", type=int, required=True)
+    parser.add_argument("--token-fd", type=int, required=True)
+    parser.add_argument("--view", action="store_true")
+    given = parser.parse_args(arguments)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+    )
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with who started it
+    for descriptor in (given.socket, given.token_fd):
+        os.set_inheritable(descriptor, False)
+    pipe = os.fdopen(given.token_fd, "rb")
+    token = pipe.readline().decode().strip()
+    listening = socket.socket(fileno=given.socket)
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        serving = asyncio.current_task()
+        assert serving is not None
+        loop.add_reader(pipe.fileno(), serving.cancel)
+        try:
+            await run(home.at(given.folder), listening, token, commands=not given.view)
+        except asyncio.CancelledError:
+            pass  # who started it has gone
+        finally:
+            loop.remove_reader(pipe.fileno())
+
+    import uvloop
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve())
+    except TuneError as error:
+        _log.error("the portal can't be opened", error=str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
