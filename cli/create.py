@@ -11,14 +11,15 @@ from typing import Annotated, TypeAlias
 from cyclopts import Parameter
 
 from ..engine import config_file, home
-from ..engine.client import View, start, write_config
+from ..engine.client import Opening, View, start, write_config
 from ..engine.config_load import load
 from ..engine.errors import TuneError, UsageError
 from ..engine.registry import fold
 from ..engine.requests import AskUpdate
 from .follow import Ends, conclude, watch
 from .interrupts import Interrupts
-from .reading import Json, actor, emit, note, printable, say_json
+from .portal import opening
+from .reading import Json, actor, emit, note, opened_at, printable, say_json
 
 Detach: TypeAlias = Annotated[
     bool, Parameter(negative=(), help="Return when the engine has started; it goes on by itself.")
@@ -31,7 +32,8 @@ ConfigFile: TypeAlias = Annotated[
     Path | None, Parameter(name=["--config", "-c"], help="The config: .toml, .yaml or .json.")
 ]
 Port: TypeAlias = Annotated[
-    int | None, Parameter(name=["--port", "-p"], help="Port of the web portal. Not in this version yet.")
+    int | None,
+    Parameter(name=["--port", "-p"], help="Open the web portal at this port of 127.0.0.1; 0 takes any free one."),
 ]
 
 
@@ -47,11 +49,11 @@ def create(
     """Start an experiment and follow it. Ctrl-C stops it; a closed terminal does not."""
     if config is None:
         raise UsageError("tune create: which config?", "Name a file: tune create config.toml")
-    check_flags(detach, foreground, port)
+    check_flags(detach, foreground)
     resolved, notes = load(config)
-    with Interrupts() as interrupts:
+    with Interrupts() as interrupts, opening(port) as portal:
         folder, more = home.create(id)
-        begun = Begun(folder, interrupts, json)
+        begun = Begun(folder, interrupts, json, portal)
         try:
             for text in [*notes, *more]:
                 note(f"note: {printable(text)}")
@@ -68,8 +70,16 @@ def create(
 class Begun:
     """A folder and the engine that is started for it: what create and resume have in common."""
 
-    def __init__(self, folder: home.Folder, interrupts: Interrupts, json: bool, before: Ends = ()) -> None:
+    def __init__(
+        self,
+        folder: home.Folder,
+        interrupts: Interrupts,
+        json: bool,
+        portal: Opening | None,
+        before: Ends = (),
+    ) -> None:
         self._folder, self._interrupts, self._json, self._before = folder, interrupts, json, before
+        self._portal = portal
         self._actor = actor()
         self._code: int | None = None
         self._started = False
@@ -88,7 +98,22 @@ class Begun:
         if foreground:
             self._code = self._run_here(updates)
         else:
-            start(self._folder, actor=self._actor, updates=updates, cancel=self._interrupts.fd)
+            start(
+                self._folder,
+                actor=self._actor,
+                updates=updates,
+                cancel=self._interrupts.fd,
+                portal=self._portal,
+            )
+            self._announce_portal()
+
+    def _announce_portal(self) -> None:
+        if self._portal is not None:
+            text = f"Web portal: {self._portal.url}"
+            if self._json:
+                note(text)
+            else:
+                emit(text + "\n")
 
     def committed(self) -> bool:
         """Whether the log holds an experiment that may go on: then its folder stays."""
@@ -109,10 +134,14 @@ class Begun:
             return self._code
         if detach:
             if self._json:
-                _say_status(self._folder)
+                with opened_at(self._folder) as experiment:
+                    say_json({**experiment.status(), **self._url()})
             return 0
         state = watch(self._folder, self._interrupts, self._actor, json=self._json, before=self._before)
-        return conclude(state, self._folder, self._interrupts.count > 0, self._json)
+        return conclude(state, self._folder, self._interrupts.count > 0, self._json, self._url())
+
+    def _url(self) -> dict[str, object]:
+        return {} if self._portal is None else {"port": self._portal.port, "url": self._portal.url}
 
     def _run_here(self, updates: AskUpdate | None) -> int:
         import structlog
@@ -126,6 +155,7 @@ class Begun:
 
         def started() -> None:
             self._started = True
+            self._announce_portal()
             if self._interrupts.count:  # it came before the engine listened to signals
                 os.kill(os.getpid(), signal.SIGINT)
 
@@ -136,7 +166,12 @@ class Begun:
             log_to(file)
             try:
                 state = run_foreground(
-                    self._folder, actor=self._actor, updates=updates, on_started=started, on_fact=shown
+                    self._folder,
+                    actor=self._actor,
+                    updates=updates,
+                    on_started=started,
+                    on_fact=shown,
+                    portal=self._portal,
                 )
             except TuneError:
                 raise
@@ -145,13 +180,11 @@ class Begun:
                 raise TuneError(f"the engine failed: {error}", f"See {self._folder.engine_log}.") from error
             finally:
                 self._interrupts.take()
-        return conclude(state, self._folder, state.stopping == self._actor, self._json)
+        return conclude(state, self._folder, state.stopping == self._actor, self._json, self._url())
 
 
-def check_flags(detach: bool, foreground: bool, port: int | None) -> None:
-    """`UsageError` for what can't be asked for together, or not yet."""
-    if port is not None:
-        raise UsageError("--port: not yet: the web portal comes in a later version", "Leave it out.")
+def check_flags(detach: bool, foreground: bool) -> None:
+    """`UsageError` for what can't be asked for together."""
     if detach and foreground:
         raise UsageError("--detach and --foreground exclude each other", "Leave one of them out.")
 
@@ -164,10 +197,3 @@ def digests(config: Path) -> dict[str, str]:
         if fold(str(key)) in ("searchspacefile", "searchspacepath") and isinstance(value, str):
             files.append(files[0].parent / Path(value).expanduser())
     return {str(path): hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() for path in files}
-
-
-def _say_status(folder: home.Folder) -> None:
-    from .reading import opened_at
-
-    with opened_at(folder) as experiment:
-        say_json(experiment.status())

@@ -11,7 +11,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from ..engine import views
@@ -174,11 +174,16 @@ class _Follower:
 
 
 # -- the end ----------------------------------------------------------------------------------------------------------
-def conclude(state: State, folder: Folder, interrupted: bool, json: bool) -> int:
-    """Say how it ended, and the exit code for it; `TuneError` when the engine died before the end."""
+def conclude(
+    state: State, folder: Folder, interrupted: bool, json: bool, more: Mapping[str, object] | None = None
+) -> int:
+    """Say how it ended, and the exit code for it; `TuneError` when the engine died before the end.
+
+    `more` belongs into the status object of `json`.
+    """
     pid = engine_pid(folder)
     if json:
-        say_json(views.status(state, folder=folder.path, pid=pid, log=folder.events))
+        say_json({**views.status(state, folder=folder.path, pid=pid, log=folder.events), **(more or {})})
     if not state.finished:
         if pid is not None:
             return 130  # left by a third Ctrl-C

@@ -19,7 +19,7 @@ from typing import Annotated, Any, TypeAlias
 from cyclopts import Parameter
 
 from ..engine import home, views
-from ..engine.client import View, engine_pid
+from ..engine.client import View, engine_pid, portal_port
 from ..engine.constraints import ABSENT
 from ..engine.errors import TuneError, UsageError
 from ..engine.state import Phase, State, Trial
@@ -60,7 +60,8 @@ class Opened:
 
     def status(self) -> dict[str, Any]:
         """The status object of `--json`."""
-        return views.status(self.state, folder=self.folder.path, pid=self.pid, log=self.folder.events)
+        port = portal_port(self.folder)
+        return views.status(self.state, folder=self.folder.path, pid=self.pid, port=port, log=self.folder.events)
 
 
 @contextlib.contextmanager

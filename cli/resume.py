@@ -20,6 +20,7 @@ from ..engine.state import State
 from .create import Begun, Detach, Foreground, Port, check_flags
 from .follow import conclude, ends_of
 from .interrupts import Interrupts
+from .portal import opening
 from .reading import Json, Reference, actor, note, printable
 from .update import check_limits
 
@@ -37,7 +38,7 @@ def resume(
     json: Json = False,
 ) -> int:
     """Go on with an experiment from its log. Of one that is DONE the result is shown, unless a limit is raised."""
-    check_flags(detach, foreground, port)
+    check_flags(detach, foreground)
     check_limits(concurrency, max_trials, duration)
     folder = home.find(id)
     updates = None
@@ -55,8 +56,8 @@ def resume(
         raise TuneError(f"the log of experiment {folder.id} is empty: it was never started")
     if view.state.config.in_process:
         raise UsageError(*only_in_process(folder.id))
-    with Interrupts() as interrupts:
-        begun = Begun(folder, interrupts, json, ends_of(view.state))
+    with Interrupts() as interrupts, opening(port) as portal:
+        begun = Begun(folder, interrupts, json, portal, ends_of(view.state))
         begun.announce()
         if is_over(view.state, updates):
             return conclude(view.state, folder, False, json)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,6 +23,7 @@ import msgspec
 import structlog
 
 from ..engine import config, home, registry
+from ..engine.client import Opening
 from ..engine.decide import microseconds
 from ..engine.door import open_door
 from ..engine.errors import TuneError
@@ -43,9 +45,10 @@ def run_foreground(
     updates: PersonsRequest | None = None,
     on_started: Callable[[], None] | None = None,
     on_fact: Callable[[State, Fact], None] | None = None,
+    portal: Opening | None = None,
 ) -> State:
     """Run the experiment in this process until it has ended: its last state. `TuneError` when it can't start."""
-    return _run(serve(folder, actor, updates, on_started, on_fact))
+    return _run(serve(folder, actor, updates, on_started, on_fact, portal))
 
 
 def _run(main: Coroutine[Any, Any, State]) -> State:
@@ -61,6 +64,7 @@ async def serve(
     updates: PersonsRequest | None,
     on_started: Callable[[], None] | None,
     on_fact: Callable[[State, Fact], None] | None,
+    portal: Opening | None = None,
 ) -> State:
     """One engine, from taking the lock to giving it back."""
     try:
@@ -72,7 +76,7 @@ async def serve(
             f"tune view {folder.id} shows it, tune stop {folder.id} stops it.",
         ) from error
     try:
-        return await _serve(folder, lock, actor, updates, on_started, on_fact)
+        return await _serve(folder, lock, actor, updates, on_started, on_fact, portal)
     finally:
         lock.release()
 
@@ -84,6 +88,7 @@ async def _serve(
     updates: PersonsRequest | None,
     on_started: Callable[[], None] | None,
     on_fact: Callable[[State, Fact], None] | None,
+    portal: Opening | None,
 ) -> State:
     me: dict[str, object] = {"pid": os.getpid(), "host": socket.gethostname()}
     lock.write(me)
@@ -115,12 +120,13 @@ async def _serve(
         engine.on_fact = on_fact
         try:
             async with open_door(engine, folder.data) as path:
-                lock.write({**me, "socket": str(path)})
-                if on_started is not None:
-                    on_started()
-                if stops:
-                    engine.submit(AskStop(actor or "signal"))
-                await engine.run(_services(folder, engine))
+                lock.write({**me, "socket": str(path), **({} if portal is None else {"port": portal.port})})
+                with _portal(folder, portal):
+                    if on_started is not None:
+                        on_started()
+                    if stops:
+                        engine.submit(AskStop(actor or "signal"))
+                    await engine.run(_services(folder, engine))
         finally:
             await engine.close()
         _logger.info("ended", status=engine.state.status, reason=engine.state.reason)
@@ -129,6 +135,22 @@ async def _serve(
         for number, handler in before.items():
             loop.remove_signal_handler(number)
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _portal(folder: home.Folder, opening: Opening | None) -> Iterator[None]:
+    """The portal's process, while the block runs: it can't hurt the engine, and ends with it."""
+    if opening is None:
+        yield
+        return
+    from ..portal.server import start
+
+    process, held = start(folder, opening)
+    try:
+        yield
+    finally:
+        os.close(held)
+        process.wait()
 
 
 def _services(folder: home.Folder, engine: Engine) -> list[TrainingService]:
@@ -167,6 +189,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--ready-fd", type=int, required=True)
     parser.add_argument("--actor", default="")
     parser.add_argument("--updates", default="")
+    parser.add_argument("--portal", type=int)
+    parser.add_argument("--token", type=int)
     given = parser.parse_args(arguments)
     log_to(sys.stderr)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -177,13 +201,21 @@ def main(arguments: list[str] | None = None) -> int:
     if given.updates:
         updates = msgspec.msgpack.decode(bytes.fromhex(given.updates), type=PersonsRequest)
 
+    portal = None
+    if given.portal is not None:
+        for descriptor in (given.portal, given.token):
+            os.set_inheritable(descriptor, False)
+        with os.fdopen(given.token, encoding="ascii") as file:
+            portal = Opening(socket.socket(fileno=given.portal), file.readline().strip())
+
     def say(**content: object) -> None:
         with contextlib.suppress(OSError):  # whoever started this has gone: that does not touch the engine
             ready.write(json.dumps(content) + "\n")
             ready.close()
 
     try:
-        run_foreground(folder, actor=given.actor, updates=updates, on_started=lambda: say(ok=True))
+        started = functools.partial(say, ok=True)
+        run_foreground(folder, actor=given.actor, updates=updates, on_started=started, portal=portal)
     except TuneError as error:
         _logger.error("not started", error=str(error))
         if not ready.closed:

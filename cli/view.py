@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ..engine import home
 from ..engine.views import phase_parameters
-from .create import Port, check_flags
+from .create import Port
 from .follow import spark
+from .portal import serve
 from .reading import (
     Json,
     Reference,
@@ -23,9 +25,10 @@ _SHOWN = 15
 _POINTS = 20
 
 
-def view(id: Reference = None, /, *, port: Port = None, json: Json = False) -> None:
-    """Replay an experiment from its log and show it. Nothing is written."""
-    check_flags(False, False, port)
+def view(id: Reference = None, /, *, port: Port = None, json: Json = False) -> int | None:
+    """Replay an experiment from its log and show it. Nothing is written; `--port` serves it until Ctrl-C."""
+    if port is not None:
+        return serve(home.find(id), port, json)
     with opened(id) as experiment:
         if json:
             say_json(experiment.status())

@@ -11,10 +11,12 @@ import contextlib
 import json
 import os
 import select
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -115,6 +117,12 @@ def engine_pid(folder: Folder) -> int | None:
         return None
     pid = content.get("pid")
     return pid if isinstance(pid, int) else 0
+
+
+def portal_port(folder: Folder) -> int | None:
+    """The port of the web portal of a running experiment; None when none is open."""
+    port = (lock_room.peek(folder.lock) or {}).get("port")
+    return port if isinstance(port, int) else None
 
 
 class Client:
@@ -235,14 +243,38 @@ def ask_all(folder: Folder, requests: Sequence[PersonsRequest]) -> bool:
     return asyncio.run(main())
 
 
-def start(folder: Folder, *, actor: str, updates: PersonsRequest | None = None, cancel: int | None = None) -> int:
+class Opening(NamedTuple):
+    """A web portal that is to be opened: a socket that listens on this machine, and the token of its link."""
+
+    listening: socket.socket
+    token: str
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.listening.getsockname()[1])
+
+    @property
+    def url(self) -> str:
+        """The link that opens it, once."""
+        return f"http://127.0.0.1:{self.port}/?token={self.token}"
+
+
+def start(
+    folder: Folder,
+    *,
+    actor: str,
+    updates: PersonsRequest | None = None,
+    cancel: int | None = None,
+    portal: Opening | None = None,
+) -> int:
     """Start the experiment's engine in a process of its own: its pid, once ENGINE_STARTED is durable.
 
     A folder without a log is a new experiment: its `config.json` is taken. `updates` is done right after the start.
     `TuneError` when the start failed; then no process is left. An interrupt while it waits ends the process too, and
     so does a descriptor `cancel` that becomes readable: `KeyboardInterrupt`.
     """
-    process = _start(folder, actor, updates, cancel)
+    process = _start(folder, actor, updates, cancel, portal)
     _running.append(process)  # it runs on, and its handle is kept until it has ended
     _running[:] = [engine for engine in _running if engine.poll() is None]
     return process.pid
@@ -314,12 +346,25 @@ def write_offline(folder: Folder, *requests: Request, last: Draft | None = None)
         held.release()
 
 
-def _start(folder: Folder, actor: str, updates: PersonsRequest | None, cancel: int | None) -> subprocess.Popen[bytes]:
+def _start(
+    folder: Folder,
+    actor: str,
+    updates: PersonsRequest | None,
+    cancel: int | None,
+    portal: Opening | None = None,
+) -> subprocess.Popen[bytes]:
     read_end, write_end = os.pipe()
+    passed = [write_end]
     command = [sys.executable, "-P", "-m", "tune.cli.serve", str(folder.path), "--ready-fd", str(write_end)]
     command += ["--actor", actor]
     if updates is not None:
         command += ["--updates", encoder.encode(updates).hex()]
+    if portal is not None:
+        token_end, given_end = os.pipe()
+        os.write(given_end, portal.token.encode() + b"\n")  # neither argv nor environment: others could read them
+        os.close(given_end)
+        passed += [portal.listening.fileno(), token_end]
+        command += ["--portal", str(portal.listening.fileno()), "--token", str(token_end)]
     try:
         with folder.engine_log.open("ab") as output:
             process = subprocess.Popen(
@@ -327,13 +372,15 @@ def _start(folder: Folder, actor: str, updates: PersonsRequest | None, cancel: i
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                pass_fds=[write_end],
+                pass_fds=passed,
                 start_new_session=True,
                 cwd=folder.path,
                 env=clean_environment(),
             )
     finally:
         os.close(write_end)
+        if portal is not None:
+            os.close(passed[2])
     try:
         said = _await_ready(read_end, cancel)
     except BaseException:

@@ -14,13 +14,12 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import structlog
 import uvicorn
 
 from ..engine import home
-from ..engine.client import clean_environment
+from ..engine.client import Opening, clean_environment
 from ..engine.errors import TuneError, UsageError
 from .app import make_portal
 from .source import Source
@@ -44,8 +43,9 @@ def bind(port: int, host: str = "127.0.0.1") -> socket.socket:
     return found
 
 
-def start(folder: home.Folder, listening: socket.socket, token: str, *, commands: bool) -> tuple[Any, int]:
+def start(folder: home.Folder, opening: Opening, *, commands: bool = True) -> tuple[subprocess.Popen[bytes], int]:
     """Start the portal of an experiment: its process, and the descriptor whose closing ends it."""
+    listening = opening.listening
     read_end, write_end = os.pipe()
     command = [sys.executable, "-P", "-m", "tune.portal.server", str(folder.path)]
     command += ["--socket", str(listening.fileno()), "--token-fd", str(read_end)]
@@ -64,7 +64,7 @@ def start(folder: home.Folder, listening: socket.socket, token: str, *, commands
             )
     finally:
         os.close(read_end)
-    os.write(write_end, token.encode() + b"\n")
+    os.write(write_end, opening.token.encode() + b"\n")
     return process, write_end
 
 
