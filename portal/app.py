@@ -35,11 +35,19 @@ def make_app(source: Source, port: int | None) -> Litestar:
     )
 
 
-def make_portal(source: Source, token: str, port: int, hosts: Collection[str] = (), *, secure: bool = False) -> Guard:
+def make_portal(
+    source: Source,
+    token: str,
+    port: int,
+    hosts: Collection[str] = (),
+    *,
+    session: str = "",
+    secure: bool = False,
+) -> Guard:
     """The application behind its wall, for an address of this machine and the names in `hosts` ("name:port")."""
     own = {f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")}
     app: App = make_app(source, port)  # type: ignore[assignment]  # Litestar types its messages more narrowly
-    return Guard(app, token, {*own, *hosts}, secure=secure)
+    return Guard(app, token, {*own, *hosts}, session=session, secure=secure)
 
 
 def _said(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:

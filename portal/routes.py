@@ -27,6 +27,7 @@ from ..engine.config import seconds
 from ..engine.errors import TuneError, UsageError
 from ..engine.requests import AskImport, AskKill, AskStop, AskTrial, AskUpdate, PersonsRequest, Refused
 from ..engine.state import State
+from . import figures
 from . import source as source_room
 from .source import Source
 from .stream import changes, facts
@@ -194,6 +195,21 @@ def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
             raise Wrong(409, error.message, error.hint or "") from None
         return json([views.fact(one) for one in found])
 
+    @get("/api/figures", summary="Which figures there are")
+    async def figure_names() -> Response[bytes]:
+        return json(figures.listed(source.state))
+
+    @get("/api/figures/{name:str}", summary="One figure, as Plotly draws it")
+    async def figure(request: Request[Any, Any, Any], name: str, at_seq: Seq = None) -> Response[bytes]:
+        if name not in figures.TITLES:
+            raise Wrong(404, f"there is no figure {name[:80]!r}", f"allowed: {', '.join(figures.TITLES)}")
+        state = await at(at_seq)
+        try:
+            drawn = await asyncio.to_thread(figures.draw, state, name, dict(request.query_params))
+        except figures.FigureError as error:
+            raise Wrong(409, str(error)) from None
+        return json(drawn)
+
     # -- streams --------------------------------------------------------------------------------------------------
     @get("/api/stream", summary="Server-sent events: what changes", media_type="text/event-stream")
     async def stream(request: Request[Any, Any, Any], after: _After = None) -> Stream:
@@ -258,6 +274,7 @@ def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
 
     return [
         *(page, static, status, config, experiments, trials, trial, log, events, stream, log_stream),
+        *(figure_names, figure),
         *(stop, add, kill, update, import_, notes, write_notes, compare),
     ]
 

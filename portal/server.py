@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from ..engine.errors import TuneError, UsageError
 from .app import make_portal
 from .source import Source
 
+_LAST_WORDS = 0.5  # seconds in which the pages hear how it ended
 _log = structlog.get_logger("portal")
 
 
@@ -73,7 +75,7 @@ async def run(folder: home.Folder, listening: socket.socket, token: str, *, comm
     port = int(listening.getsockname()[1])
     source = Source(folder, commands=commands)
     config = uvicorn.Config(
-        make_portal(source, token, port),
+        make_portal(source, token, port, session=_session(folder)),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -92,12 +94,37 @@ async def run(folder: home.Folder, listening: socket.socket, token: str, *, comm
     server = uvicorn.Server(config)
     following = asyncio.create_task(source.run(), name="follow")
     following.add_done_callback(lambda task: _ended(task, server))
+    serving = asyncio.create_task(server.serve(sockets=[listening]), name="serve")
     try:
-        await server.serve(sockets=[listening])
+        await asyncio.shield(serving)
+    except asyncio.CancelledError:
+        await source.last_words()
+        await asyncio.sleep(_LAST_WORDS)
+        server.should_exit = True
+        await serving
+        raise
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
         source.close()
+
+
+def _session(folder: home.Folder) -> str:
+    """What the cookie of this experiment's pages holds: kept (0600), so that they go on after a resume."""
+    path = folder.path / "portal.session"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "r+", encoding="ascii") as file:
+            kept = file.read().strip()
+            if len(kept) >= 40:
+                return kept
+            made = secrets.token_urlsafe(32)
+            file.seek(0)
+            file.truncate()
+            file.write(made + "\n")
+            return made
+    except (OSError, UnicodeDecodeError):
+        return ""  # a log that we may only read: its pages end with this portal
 
 
 def _ended(task: asyncio.Task[None], server: uvicorn.Server) -> None:

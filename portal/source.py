@@ -123,6 +123,11 @@ class Source:
                 self._note(fact.seq, number)
         await self._tell()
 
+    async def last_words(self) -> None:
+        """Take in what the log got at its end, so that every page hears of it."""
+        await self._catch_up(None)
+        await self._tell()
+
     def _trial_of(self, fact: Fact) -> int | None:
         sender = self.state.senders.get(fact.sender)
         return sender.trial if sender is not None else None
