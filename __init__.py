@@ -35,12 +35,12 @@ _ENGINE = {  # names, and their modules there
 }
 __all__ = [
     "AskTell",
+    "Experiment",
+    "ExperimentConfig",
     "NoMoreTrials",
     "NoTrialYet",
     "StudyEnded",
     "TunerBroke",
-    "Experiment",
-    "ExperimentConfig",
     "get_attempt",
     "get_current_parameter",
     "get_experiment_id",

@@ -6,7 +6,7 @@ import contextlib
 import os
 import secrets
 import select
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from ..engine import home
 from ..engine.client import Opening, View
@@ -16,7 +16,7 @@ from .reading import emit, note, opened_at, say_json
 
 
 @contextlib.contextmanager
-def opening(port: int | None) -> Iterator[Opening | None]:
+def opening(port: int | None) -> Generator[Opening | None]:
     """Bind the port before anything is started, while the block runs; None when no portal is wanted. `UsageError`."""
     if port is None:
         yield None

@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -138,7 +138,7 @@ async def _serve(
 
 
 @contextlib.contextmanager
-def _portal(folder: home.Folder, opening: Opening | None) -> Iterator[None]:
+def _portal(folder: home.Folder, opening: Opening | None) -> Generator[None]:
     """The portal's process, while the block runs: it can't hurt the engine, and ends with it."""
     if opening is None:
         yield

@@ -24,9 +24,9 @@ from ..trial_sdk import control_group
 from ..trial_sdk.crash_point import VARIABLE
 from ..trial_sdk.wire import Framer, WireError, decode, frame
 from . import lock as lock_room
-from .decide import Draft
 from .config import Config
 from .config import encode as encode_config
+from .decide import Draft
 from .door_wire import Done, Durable, Refusal, Say, Watch, encoder, to_client
 from .errors import TuneError
 from .events import Fact, Row, Status, UnknownEvent
