@@ -9,6 +9,7 @@ import structlog
 from litestar import Litestar, Request, Response
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
 
 from .guard import MAX_BODY, App, Guard
 from .routes import Fault, Wrong, handlers, json
@@ -26,8 +27,7 @@ def make_app(source: Source, port: int | None) -> Litestar:
             version="1",
             description="One experiment over HTTP. Everything needs the session that the link of the portal gives.",
             path="/openapi",
-            enabled_endpoints={"openapi.json"},
-            render_plugins=[],
+            render_plugins=[JsonRenderPlugin(path="/openapi.json")],  # the others load from other sites
         ),
         exception_handlers={HTTPException: _said, Exception: _failed},
         request_max_body_size=MAX_BODY,

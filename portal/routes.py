@@ -17,7 +17,7 @@ import msgspec
 from litestar import Request, Response, get, post
 from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler
-from litestar.params import Parameter
+from litestar.params import JSONBody, PathParameter, QueryParameter
 from litestar.response import Stream
 from msgspec import Meta, Struct
 
@@ -44,8 +44,8 @@ MAX_NOTES = 1 << 16
 MAX_EVENTS = 5_000
 MAX_IMPORT = 10_000
 
-Seq = Annotated[int | None, Parameter(query="at", ge=1, le=2**53, description="As it was after this event.")]
-Number = Annotated[int, Parameter(ge=0, le=2**53)]
+Seq = Annotated[int | None, QueryParameter(name="at", ge=1, le=2**53, description="As it was after this event.")]
+Number = Annotated[int, PathParameter(ge=0, le=2**53)]
 
 
 class Stop(Struct, forbid_unknown_fields=True):
@@ -136,7 +136,7 @@ def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
         return _file(STATIC / "index.html")
 
     @get("/static/{name:str}", include_in_schema=False)
-    async def static(name: str) -> Response[bytes]:
+    async def static(name: Annotated[str, PathParameter(max_length=80)]) -> Response[bytes]:
         if name == "plotly.min.js":
             return await asyncio.to_thread(_plotly)
         if name not in _names():
@@ -175,9 +175,9 @@ def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
     @get("/api/trials/{number:int}/log/{stream:str}", summary="What a trial wrote to stdout or stderr")
     async def log(
         number: Number,
-        stream: Literal["stdout", "stderr"],
-        offset: Annotated[int, Parameter(ge=-(2**53), le=2**53, description="Negative: from the end.")] = 0,
-        limit: Annotated[int, Parameter(ge=1, le=MAX_LOG)] = 1 << 16,
+        stream: Annotated[Literal["stdout", "stderr"], PathParameter()],
+        offset: Annotated[int, QueryParameter(ge=-(2**53), le=2**53, description="Negative: from the end.")] = 0,
+        limit: Annotated[int, QueryParameter(ge=1, le=MAX_LOG)] = 1 << 16,
     ) -> Response[bytes]:
         one = _trial(source.state, number)
         path = source.folder.trials / one.id / str(one.attempt) / stream
@@ -185,9 +185,9 @@ def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
 
     @get("/api/events", summary="Events of the log")
     async def events(
-        after: Annotated[int, Parameter(ge=0, le=2**53)] = 0,
-        before: Annotated[int | None, Parameter(ge=1, le=2**53)] = None,
-        limit: Annotated[int, Parameter(ge=1, le=MAX_EVENTS)] = 500,
+        after: Annotated[int, QueryParameter(ge=0, le=2**53)] = 0,
+        before: Annotated[int | None, QueryParameter(ge=1, le=2**53)] = None,
+        limit: Annotated[int, QueryParameter(ge=1, le=MAX_EVENTS)] = 500,
     ) -> Response[bytes]:
         try:
             found = await asyncio.to_thread(source.rows, after, before, limit)
@@ -200,7 +200,9 @@ def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
         return json(figures.listed(source.state))
 
     @get("/api/figures/{name:str}", summary="One figure, as Plotly draws it")
-    async def figure(request: Request[Any, Any, Any], name: str, at_seq: Seq = None) -> Response[bytes]:
+    async def figure(
+        request: Request[Any, Any, Any], name: Annotated[str, PathParameter(max_length=80)], at_seq: Seq = None
+    ) -> Response[bytes]:
         if name not in figures.TITLES:
             raise Wrong(404, f"there is no figure {name[:80]!r}", f"allowed: {', '.join(figures.TITLES)}")
         state = await at(at_seq)
@@ -221,20 +223,20 @@ def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
 
     # -- what can be changed --------------------------------------------------------------------------------------
     @post("/api/stop", summary="End the experiment")
-    async def stop(data: Stop) -> Response[bytes]:
+    async def stop(data: JSONBody[Stop]) -> Response[bytes]:
         return await have(AskStop(_ACTOR, data.force))
 
     @post("/api/trials", summary="Run a trial with these parameters")
-    async def add(data: NewTrial) -> Response[bytes]:
+    async def add(data: JSONBody[NewTrial]) -> Response[bytes]:
         return await have(AskTrial(_ACTOR, msgspec.json.encode(data.parameters).decode()))
 
     @post("/api/trials/{number:int}/kill", summary="End one trial")
-    async def kill(number: Number, data: Stop) -> Response[bytes]:
+    async def kill(number: Number, data: JSONBody[Stop]) -> Response[bytes]:
         del data  # a body is asked for, so that no form of another site can send it
         return await have(AskKill(_ACTOR, number))
 
     @post("/api/update", summary="Change limits or the search space")
-    async def update(data: Update) -> Response[bytes]:
+    async def update(data: JSONBody[Update]) -> Response[bytes]:
         if data.duration is not None:
             try:
                 seconds(data.duration)
@@ -244,7 +246,9 @@ def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
         return await have(AskUpdate(_ACTOR, data.concurrency, data.max_trials, data.duration, space))
 
     @post("/api/import", summary="Give the tuner results from elsewhere")
-    async def import_(data: Annotated[list[Result], Meta(min_length=1, max_length=MAX_IMPORT)]) -> Response[bytes]:
+    async def import_(data: JSONBody[list[Result]]) -> Response[bytes]:
+        if not 1 <= len(data) <= MAX_IMPORT:
+            raise Wrong(400, f"found {len(data)} results; allowed: 1 to {MAX_IMPORT}")
         answer = json(Done(), 201)
         for one in data:
             parameters, value = (msgspec.json.encode(each).decode() for each in (one.parameter, one.value))
@@ -257,7 +261,7 @@ def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
         return json({"text": await asyncio.to_thread(_notes, source.folder)})
 
     @post("/api/notes", summary="Write something down")
-    async def write_notes(data: Notes) -> Response[bytes]:
+    async def write_notes(data: JSONBody[Notes]) -> Response[bytes]:
         if not source.commands:
             raise Wrong(409, "this portal only shows the experiment")
         try:
@@ -268,7 +272,7 @@ def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
 
     @get("/api/compare", summary="Another experiment beside this one")
     async def compare(
-        other: Annotated[str, Parameter(query="with", max_length=64, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")],
+        other: Annotated[str, QueryParameter(name="with", max_length=64, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")],
     ) -> Response[bytes]:
         return json(await asyncio.to_thread(_compared, source, other))
 
@@ -279,7 +283,7 @@ def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
     ]
 
 
-_After = Annotated[int | None, Parameter(ge=0, le=2**53, description="The last event that was seen.")]
+_After = Annotated[int | None, QueryParameter(ge=0, le=2**53, description="The last event that was seen.")]
 _ACTOR = f"portal (pid {os.getpid()})"
 
 

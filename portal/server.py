@@ -161,7 +161,12 @@ def main(arguments: list[str] | None = None) -> int:
         loop = asyncio.get_running_loop()
         serving = asyncio.current_task()
         assert serving is not None
-        loop.add_reader(pipe.fileno(), serving.cancel)
+
+        def left_alone() -> None:
+            loop.remove_reader(pipe.fileno())  # once: a second cancel would cut off the last words
+            serving.cancel()
+
+        loop.add_reader(pipe.fileno(), left_alone)
         try:
             await run(home.at(given.folder), listening, token, commands=not given.view)
         except asyncio.CancelledError:
