@@ -202,7 +202,7 @@ def intermediate(results: Results) -> Figure:
 
 
 def parallel(results: Results, share: str = "100 %", lines: str = "") -> Figure:
-    """Each result as a line across its parameters; `share` of the best ones. `lines` "plain": without WebGL."""
+    """Each result as a line across its parameters; `share` of the best ones. `lines` "plain": as ordinary lines."""
     points = results.need(2)
     ordered = sorted(points, key=lambda point: point.value, reverse=not results.minimize)
     kept = ordered[: max(math.ceil(len(ordered) * float(share.rstrip(" %")) / 100), 2)]

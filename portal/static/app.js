@@ -79,7 +79,12 @@ function connection() {
 
 const slider = h("input", {
   type: "range", min: "1", step: "1", "aria-label": "Show the experiment as it was after this event",
-  oninput: () => { label(); clearTimeout(slider.wait); slider.wait = setTimeout(() => go(Number(slider.value)), 150); },
+  oninput: () => {
+    const wanted = Number(slider.value);
+    fill(moment, `event ${wanted} of ${store.seq}`);
+    clearTimeout(slider.wait);
+    slider.wait = setTimeout(() => go(wanted), 150);
+  },
 });
 const moment = h("span.mono", { id: "moment" });
 const back = h("button", { onclick: () => go(null) }, "Now");
