@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+KINDS = ("*.py", "py.typed", "static/*.*")  # the files of a room that belong into a wheel
 SCRIPTS = {"tune = tune.cli:main", "tune-engine = tune.cli:main"}
 
 
@@ -24,7 +25,7 @@ def expected() -> set[str]:
     for entry in sorted(package.iterdir()):
         if entry.name == "__pycache__":
             continue
-        inside = [entry] if entry.is_file() else [*entry.resolve().rglob("*.py"), *entry.resolve().rglob("py.typed")]
+        inside = [entry] if entry.is_file() else [path for kind in KINDS for path in entry.resolve().rglob(kind)]
         base = package if entry.is_file() else entry.resolve()
         prefix = "tune" if entry.is_file() else f"tune/{entry.name}"
         found |= {f"{prefix}/{path.relative_to(base).as_posix()}" for path in inside}
