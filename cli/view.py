@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ..engine import home
+from ..engine.progress import spark
 from ..engine.views import phase_parameters
 from .create import Port
-from .follow import spark
 from .portal import serve
 from .reading import (
     Json,

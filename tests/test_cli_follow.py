@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from tune.cli import follow
-from tune.engine import config
+from tune.engine import config, progress
 from tune.engine.config import Config
 from tune.engine.errors import TuneError
 from tune.engine.events import (
@@ -76,7 +76,7 @@ class Story:
 
     def lines(self, columns: int = 100) -> dict[str, str]:
         results = [phase.value for one in self.state.made for phase in one.phases if phase.value is not None]
-        return dict(follow.frame(self.state, results, "", 61_000_000, columns))
+        return dict(progress.frame(self.state, results, "", 61_000_000, columns))
 
 
 # -- the live view ----------------------------------------------------------------------------------------------------
@@ -107,22 +107,22 @@ def test_the_live_view_before_anything_is_there_and_in_a_narrow_terminal() -> No
 
 def test_what_the_tuner_does() -> None:
     story = Story(trial_concurrency=2)
-    assert follow.tuner_does(story.state) == "is not asked"
+    assert progress.tuner_does(story.state) == "is not asked"
     story.say(RequestParameter(1), 0)
     story.say(RequestParameter(2), 1)
-    assert follow.tuner_does(story.state) == "is choosing the next parameters; 2 wait"
+    assert progress.tuner_does(story.state) == "is choosing the next parameters; 2 wait"
     story.say(NotYet(1, 5, "first results"), 0)
     story.say(NotYet(2, 5, "first results"), 1)
-    assert follow.tuner_does(story.state) == "has nothing yet (first results); 2 wait"
+    assert progress.tuner_does(story.state) == "has nothing yet (first results); 2 wait"
     story.say(TunerError("ValueError: no", ask=1))
-    assert follow.tuner_does(story.state) == "failed 1 times in a row: ValueError: no"
+    assert progress.tuner_does(story.state) == "failed 1 times in a row: ValueError: no"
     story.say(Exhausted(1, 5, "all points are tried"), 0)
-    assert follow.tuner_does(story.state) == "has nothing more (all points are tried)"
+    assert progress.tuner_does(story.state) == "has nothing more (all points are tried)"
 
 
 @given(st.lists(st.floats()))
 def test_a_spark_line_has_a_block_for_each_number(values: list[float]) -> None:
-    line = follow.spark(values)
+    line = progress.spark(values)
     assert len(line) == len(values)
     assert all((block == " ") == (not math.isfinite(value)) for block, value in zip(line, values, strict=True))
     finite = sorted((value, block) for value, block in zip(values, line, strict=True) if math.isfinite(value))
@@ -164,7 +164,7 @@ def test_plain_lines_say_each_ended_trial_once(capsys: pytest.CaptureFixture[str
 def test_a_failed_trial_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     story = Story()
     story.trial(0, end="FAILED")
-    assert follow.trial_line(story.state, story.state.trial(0)) == 'trial 0 FAILED - {"x": 0}  (exit code 1)'
+    assert progress.trial_line(story.state, story.state.trial(0)) == 'trial 0 FAILED - {"x": 0}  (exit code 1)'
 
 
 def test_a_multi_phase_trial_shows_its_best_phase() -> None:
@@ -173,20 +173,20 @@ def test_a_multi_phase_trial_shows_its_best_phase() -> None:
     story.say(RequestParameter(9, phase=1), 0)
     story.say(Parameter(9, Raw(b'{"x":7}'), 1, phase=1), 0)
     story.say(Metric(Raw(b"0.25"), phase=1, final=True), 0, "t0000.0.1")
-    assert follow.trial_line(story.state, story.state.trial(0)) == 'trial 0 RUNNING 0.25 of 2 phases {"x": 7}'
+    assert progress.trial_line(story.state, story.state.trial(0)) == 'trial 0 RUNNING 0.25 of 2 phases {"x": 7}'
 
 
 # -- the end ----------------------------------------------------------------------------------------------------------
 def test_the_last_line() -> None:
     story = Story()
     story.say(Status("DONE"))
-    assert follow.last_line(story.state) == "DONE no result"
+    assert progress.last_line(story.state) == "DONE no result"
     story = Story()
     story.trial(0, final="0.961")
     story.say(Status("DONE"))
-    assert follow.last_line(story.state) == 'DONE best 0.961 trial 0 {"x": 0}'
+    assert progress.last_line(story.state) == 'DONE best 0.961 trial 0 {"x": 0}'
     story.say(Status("PAUSED", "all failed\nBoom"))
-    assert follow.last_line(story.state) == "PAUSED: all failed"
+    assert progress.last_line(story.state) == "PAUSED: all failed"
 
 
 def test_the_last_line_of_several_objectives() -> None:
@@ -194,14 +194,14 @@ def test_the_last_line_of_several_objectives() -> None:
     story.trial(0, final='{"accuracy":0.5,"latency":60}')
     story.say(Status("DONE"))
     nearest = "trial 0 comes nearest, it fails the outcome constraints by 10"
-    assert follow.last_line(story.state) == f"DONE no feasible result: {nearest}"
+    assert progress.last_line(story.state) == f"DONE no feasible result: {nearest}"
     assert story.lines()["best"] == f"no feasible result yet: {nearest}"
-    assert follow.trial_line(story.state, story.state.trial(0)) == (
+    assert progress.trial_line(story.state, story.state.trial(0)) == (
         'trial 0 SUCCEEDED accuracy=0.5,latency=60 {"x": 0}  (fails the outcome constraints by 10)'
     )
     story.trial(1, final='{"accuracy":0.25,"latency":5}')
     story.trial(2, final='{"accuracy":0.75,"latency":20}')
-    assert follow.last_line(story.state) == "DONE pareto 2 trials 2 1"
+    assert progress.last_line(story.state) == "DONE pareto 2 trials 2 1"
     lines = story.lines()
     assert lines["best"] == "2 results on the Pareto front"
     assert lines[""] == "accuracy 0.25 to 0.75, latency 5 to 20"
@@ -213,9 +213,9 @@ def test_the_last_line_without_a_feasible_result() -> None:
     story.trial(1, final='{"default":0.1,"latency":12}')
     story.say(Status("DONE"))
     by = "it fails the outcome constraints by 2"
-    assert follow.last_line(story.state) == f"DONE no feasible result: trial 1 comes nearest, {by}"
+    assert progress.last_line(story.state) == f"DONE no feasible result: trial 1 comes nearest, {by}"
     lacks = "(fails the outcome constraints: it lacks a number that they ask for)"
-    assert follow.trial_line(story.state, story.state.trial(0)) == f'trial 0 SUCCEEDED 0.5 {{"x": 0}}  {lacks}'
+    assert progress.trial_line(story.state, story.state.trial(0)) == f'trial 0 SUCCEEDED 0.5 {{"x": 0}}  {lacks}'
 
 
 def test_a_multi_phase_trial_shows_its_feasible_phase() -> None:
@@ -224,7 +224,7 @@ def test_a_multi_phase_trial_shows_its_feasible_phase() -> None:
     story.say(RequestParameter(9, phase=1), 0)
     story.say(Parameter(9, Raw(b'{"x":7}'), 1, phase=1), 0)
     story.say(Metric(Raw(b'{"default":0.25,"latency":1}'), phase=1, final=True), 0, "t0000.0.1")
-    assert follow.trial_line(story.state, story.state.trial(0)) == 'trial 0 RUNNING 0.25 of 2 phases {"x": 7}'
+    assert progress.trial_line(story.state, story.state.trial(0)) == 'trial 0 RUNNING 0.25 of 2 phases {"x": 7}'
 
 
 def ended(*statuses: str, end: str = "DONE") -> State:
