@@ -14,11 +14,11 @@ from ..engine import config_file, home
 from ..engine.client import Opening, View, start, write_config
 from ..engine.config_load import load
 from ..engine.errors import TuneError, UsageError
+from ..engine.portal_process import opening
 from ..engine.registry import fold
 from ..engine.requests import AskUpdate
 from .follow import Ends, conclude, watch
 from .interrupts import Interrupts
-from .portal import opening
 from .reading import Json, actor, emit, note, opened_at, printable, say_json
 
 Detach: TypeAlias = Annotated[

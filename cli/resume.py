@@ -15,12 +15,12 @@ from ..engine.client import View, engine_pid
 from ..engine.config import only_in_process, seconds
 from ..engine.errors import TuneError, UsageError
 from ..engine.plan import no_more_trials
+from ..engine.portal_process import opening
 from ..engine.requests import AskUpdate
 from ..engine.state import State
 from .create import Begun, Detach, Foreground, Port, check_flags
 from .follow import conclude, ends_of
 from .interrupts import Interrupts
-from .portal import opening
 from .reading import Json, Reference, actor, note, printable
 from .update import check_limits
 

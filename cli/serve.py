@@ -31,6 +31,7 @@ from ..engine.events import Fact
 from ..engine.host_link import TrainingService
 from ..engine.lock import Lock, LockHeld
 from ..engine.log import LogError, has_begun
+from ..engine.portal_process import start
 from ..engine.requests import AskStop, PersonsRequest, Refused
 from ..engine.shell import Engine
 from ..engine.state import State
@@ -143,8 +144,6 @@ def _portal(folder: home.Folder, opening: Opening | None) -> Generator[None]:
     if opening is None:
         yield
         return
-    from ..portal.server import start
-
     process, held = start(folder, opening)
     try:
         yield

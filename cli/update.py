@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from cyclopts import Parameter
 
-from ..engine import config_file
+from ..engine import config_file, points
 from ..engine.client import ask, write_offline
 from ..engine.config import Config, seconds
 from ..engine.errors import TuneError, UsageError
@@ -58,28 +58,10 @@ def read_space(path: Path, settings: Config) -> str:
     source = config_file.read(path)
     if not config_file.is_table(source.data):
         raise UsageError(f"{path}: a search space is an object of parameters")
-    if not settings.tuner.is_users or settings.constraints:
-        _check_space(path, source.data, settings)
+    wrong = points.faults(source.data, settings)
+    if wrong:
+        raise UsageError("\n".join(f"{path}: {text}" for text in wrong))
     return msgspec.json.encode(source.data).decode()
-
-
-def _check_space(path: Path, raw: dict[str, Any], settings: Config) -> None:
-    from ..engine.points import unmet
-    from ..engine.registry import tuner_class
-    from ..engine.space import SpaceError, parse
-
-    tuner = settings.tuner
-    try:
-        space = parse(raw, settings.constraints)
-    except SpaceError as error:
-        raise UsageError("\n".join(f"{path}: search_space: {text}" for text in error.errors)) from error
-    why = unmet(space) if space.constraints else None
-    if why is not None:
-        raise UsageError(f"{path}: {why}: {', '.join(settings.constraints)}")
-    refuse = None if tuner.is_users else getattr(tuner_class(tuner.name), "refuse", None)
-    reason = refuse(space) if callable(refuse) else None
-    if reason:
-        raise UsageError(f"{path}: {tuner.name} can't search this space: {reason}")
 
 
 def check_limits(concurrency: int | None, max_trials: int | None, duration: str | None) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -96,8 +96,13 @@ def _result(path: Path, place: str, item: Any, keys: Collection[str]) -> Result:
         if "value" not in fields:
             raise UsageError(f'{where} has no "value"')
         given = _written(fields["value"])
+    return result(where, cast("dict[str, Any]", parameters), given, keys)
+
+
+def result(where: str, parameters: Mapping[str, Any], given: Any, keys: Collection[str] = ("default",)) -> Result:
+    """Parameters and a value as one result; `UsageError`, with `where` they come from, when they can't be one."""
     try:
-        said = values.encode(_finite(parameters))
+        said = values.encode(_finite(dict(parameters)))
         value = values.encode(_finite(given))
     except ValueError as error:
         raise UsageError(f"{where}: {error}") from error

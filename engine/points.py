@@ -48,6 +48,23 @@ def space_of(settings: Config) -> Space | None:
         raise UsageError("\n".join(f"search_space: {text}" for text in error.errors)) from error
 
 
+def faults(raw: Mapping[str, Any], settings: Config) -> list[str]:
+    """What is wrong with a new search space for an experiment; empty when it can be searched."""
+    tuner = settings.tuner
+    if tuner.is_users and not settings.constraints:
+        return []  # it may be in words of the tuner's own
+    try:
+        space = parse(raw, settings.constraints)
+    except SpaceError as error:
+        return [f"search_space: {text}" for text in error.errors]
+    why = unmet(space) if space.constraints else None
+    if why is not None:
+        return [f"{why}: {', '.join(settings.constraints)}"]
+    refuse = None if tuner.is_users else getattr(registry.tuner_class(tuner.name), "refuse", None)
+    reason = refuse(space) if callable(refuse) else None
+    return [f"{tuner.name} can't search this space: {reason}"] if reason else []
+
+
 def read(text: str) -> list[str]:
     """Parameters in a JSON text, one object or a list of them: each as JSON text. `ValueError` when it is neither."""
     try:

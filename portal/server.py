@@ -1,7 +1,7 @@
 """The portal's process: `python -m tune.portal.server FOLDER --socket FD --token-fd FD`.
 
-Whoever starts it has bound the socket (so a busy port is found before anything starts) and gives the token through a
-pipe, whose other end it keeps open: when that closes, the portal ends too.
+Whoever starts it (engine/portal_process.py) has bound the socket, so a busy port is found before anything starts, and
+gives the token through a pipe, whose other end it keeps open: when that closes, the portal ends too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import secrets
 import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -20,54 +19,12 @@ import structlog
 import uvicorn
 
 from ..engine import home
-from ..engine.client import Opening, clean_environment
-from ..engine.errors import TuneError, UsageError
+from ..engine.errors import TuneError
 from .app import make_portal
 from .source import Source
 
 _LAST_WORDS = 0.5  # seconds in which the pages hear how it ended
 _log = structlog.get_logger("portal")
-
-
-def bind(port: int, host: str = "127.0.0.1") -> socket.socket:
-    """A socket that listens at this port (0: any); `UsageError` when it is taken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind((host, port))
-        found.listen(128)
-    except OSError as error:
-        found.close()
-        raise UsageError(
-            f"--port {port}: {host} port {port} can't be used: {error.strerror}", "--port 0 takes any free one."
-        ) from error
-    return found
-
-
-def start(folder: home.Folder, opening: Opening, *, commands: bool = True) -> tuple[subprocess.Popen[bytes], int]:
-    """Start the portal of an experiment: its process, and the descriptor whose closing ends it."""
-    listening = opening.listening
-    read_end, write_end = os.pipe()
-    command = [sys.executable, "-P", "-m", "tune.portal.server", str(folder.path)]
-    command += ["--socket", str(listening.fileno()), "--token-fd", str(read_end)]
-    if not commands:
-        command.append("--view")
-    try:
-        with (folder.path / "portal.log").open("ab") as output:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=[listening.fileno(), read_end],
-                start_new_session=True,
-                env=clean_environment(),
-            )
-    finally:
-        os.close(read_end)
-    os.write(write_end, opening.token.encode() + b"\n")
-    return process, write_end
 
 
 async def run(folder: home.Folder, listening: socket.socket, token: str, *, commands: bool) -> None:
