@@ -1,4 +1,4 @@
-"""A real Chromium, once a session, and experiments with their pages open in it."""
+"""A real Chromium, once a module, and experiments with their pages open in it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ARGUMENTS = [
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: while it is there, an event loop counts as running in this process
 def chromium() -> Iterator[Any]:
     """The browser."""
     if CHROMIUM is None:
