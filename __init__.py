@@ -1,7 +1,7 @@
 """tune: hyper-parameter tuning and neural architecture search that never loses a trial.
 
 In a trial: `get_next_parameter`, `report_intermediate_result`, `report_final_result` and what stands beside them.
-In a program of your own: `AskTell`, and the errors that it raises.
+In a program of your own: `Experiment` and its `visualization`; `AskTell`, and the errors that it raises.
 Nothing is imported before it is used, so `import tune` costs a trial next to nothing.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import visualization
     from .engine.ask_tell import AskTell, NoMoreTrials, NoTrialYet, StudyEnded, TunerBroke
     from .engine.experiment import Experiment
     from .engine.experiment_config import ExperimentConfig
@@ -52,6 +53,7 @@ __all__ = [
     "report_final_result",
     "report_intermediate_result",
     "should_stop",
+    "visualization",
 ]
 
 
@@ -60,6 +62,10 @@ def __getattr__(name: str) -> Any:
         from importlib import import_module
 
         return getattr(import_module(f"{__name__}.engine.{_ENGINE[name]}"), name)
+    if name == "visualization":
+        from importlib import import_module
+
+        return import_module(f"{__name__}.visualization")
     if name in __all__:
         from .trial_sdk import sdk
 

@@ -51,23 +51,40 @@ class Point:
     phase: int
     flat: Mapping[str, Any]
     value: float
+    feasible: bool = True  # it meets the outcome constraints
+    values: Mapping[str, float] | None = None  # with several objectives the number of each
 
 
 class Results:
-    """What most figures are drawn from: the counted results of one experiment, in the order of their trials."""
+    """What most figures are drawn from: the counted results of one experiment, in the order of their trials.
 
-    def __init__(self, state: State) -> None:
+    With several objectives their value is that of one of them, by default the first.
+    """
+
+    def __init__(self, state: State, objective: str = "") -> None:
         self.state = state
-        self.minimize = state.settings.optimize_mode == "minimize"
+        objectives = state.settings.objectives
+        if objective and objective not in objectives:
+            allowed = ", ".join(objectives) or "none: the experiment has one objective"
+            raise FigureError(f"there is no objective {objective!r}; allowed: {allowed}")
+        self.objective = objective or next(iter(objectives), "")
+        self.minimize = objectives.get(self.objective, state.settings.optimize_mode) == "minimize"
         try:
             self.space: Space | None = parse(state.settings.search_space)
         except SpaceError:
             self.space = None  # of a tuner of the user's own
-        self.points = [
-            Point(row["trial"], row["phase"], self._flat(row["parameters"]), row["value"])
-            for row in views.rows(state)
-            if isinstance(row["value"], (int, float))
-        ]
+        self.points = [self._point(row) for row in views.rows(state)]
+
+    def _point(self, row: Mapping[str, Any]) -> Point:
+        values: Mapping[str, float] | None = row["values"]
+        return Point(
+            row["trial"],
+            row["phase"],
+            self._flat(row["parameters"]),
+            row["value"] if values is None else values[self.objective],
+            not row["violation"],
+            values,
+        )
 
     def _flat(self, parameters: Any) -> dict[str, Any]:
         if not isinstance(parameters, dict):
@@ -129,23 +146,29 @@ def _texts(results: Results, name: str) -> bool:
 
 
 def _title(results: Results) -> dict[str, Any]:
-    return {"text": "result" + (" (less is better)" if results.minimize else "")}
+    return {"text": (text(results.objective) or "result") + (" (less is better)" if results.minimize else "")}
 
 
 def _hover(point: Point) -> str:
     said = "<br>".join(f"{text(name)}: {_label(value)}" for name, value in list(point.flat.items())[:20])
     phase = f" phase {point.phase}" if point.phase else ""
-    return f"trial {point.trial}{phase}<br>{point.value:.6g}<br>{said}"
+    fails = "" if point.feasible else "<br>fails the outcome constraints"
+    return f"trial {point.trial}{phase}<br>{point.value:.6g}{fails}<br>{said}"
 
 
 # -- one function a figure --------------------------------------------------------------------------------------------
 def history(results: Results) -> Figure:
     """Each result in the order of its trial, and the best so far."""
     points = results.need(1)
-    best: list[float] = []
+    best: list[float | None] = []
     for point in points:
-        last = best[-1] if best else point.value
-        best.append(min(last, point.value) if results.minimize else max(last, point.value))
+        last = best[-1] if best else None
+        if not point.feasible:
+            best.append(last)
+        elif last is None:
+            best.append(point.value)
+        else:
+            best.append(min(last, point.value) if results.minimize else max(last, point.value))
     numbers = [point.trial for point in points]
     return {
         "data": [
@@ -479,6 +502,43 @@ def importance(results: Results, method: str = "PED-ANOVA") -> Figure:
     }
 
 
+def pareto(results: Results, x: str = "", y: str = "") -> Figure:
+    """The results over two of several objectives, and those that no other one beats in all of them."""
+    points = results.need(1)
+    keys = list(results.state.settings.objectives)
+    if len(keys) < 2:
+        raise FigureError("the experiment has one objective; this figure needs two")
+    x = x if x in keys else keys[0]
+    y = y if y in keys and y != x else next(key for key in keys if key != x)
+    front = {(one.trial, one.phase) for one in results.state.front}
+    return {
+        "data": [
+            _cloud("results", [one for one in points if (one.trial, one.phase) not in front], x, y, 6, "#8b949e"),
+            _cloud("Pareto front", [one for one in points if (one.trial, one.phase) in front], x, y, 9, "#cf222e"),
+        ],
+        "layout": {"xaxis": _objective_axis(results, x), "yaxis": _objective_axis(results, y)},
+    }
+
+
+def _cloud(name: str, points: Sequence[Point], x: str, y: str, size: int, color: str) -> dict[str, Any]:
+    both = [(point, point.values) for point in points if point.values is not None]
+    return {
+        "type": "scattergl",
+        "mode": "markers",
+        "name": name,
+        "x": [values[x] for _, values in both],
+        "y": [values[y] for _, values in both],
+        "text": [_hover(point) for point, _ in both],
+        "hoverinfo": "text",
+        "marker": {"size": size, "color": color, "opacity": 0.8},
+    }
+
+
+def _objective_axis(results: Results, key: str) -> dict[str, Any]:
+    less = results.state.settings.objectives[key] == "minimize"
+    return {"title": {"text": f"{text(key)} ({'less' if less else 'more'} is better)"}}
+
+
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
@@ -494,7 +554,9 @@ TITLES: dict[str, tuple[str, Callable[..., Figure]]] = {
     "edf": ("Distribution", edf),
     "rank": ("Rank", rank),
     "timeline": ("Timeline", timeline),
+    "pareto": ("Pareto front", pareto),
 }
+_OF_ALL = ("intermediate", "timeline", "pareto")  # which show no single objective
 
 
 def listed(state: State) -> list[dict[str, Any]]:
@@ -503,31 +565,46 @@ def listed(state: State) -> list[dict[str, Any]]:
         names = tuple(param.key for param in parse(state.settings.search_space).params)
     except SpaceError:
         names = ()
+    objectives = tuple(state.settings.objectives)
     options: dict[str, tuple[Option, ...]] = {
         "parallel": (Option("share", "Best", ("100 %", "50 %", "20 %", "5 %")),),
         "importance": (Option("method", "Method", ("PED-ANOVA", "fANOVA")),),
         "contour": (Option("x", "x", names), Option("y", "y", names[1:] + names[:1])),
         "rank": (Option("x", "x", names), Option("y", "y", names[1:] + names[:1])),
+        "pareto": (Option("x", "x", objectives), Option("y", "y", objectives[1:] + objectives[:1])),
     }
+    which = (Option("objective", "Objective", objectives),) if objectives else ()
     return [
         {
             "name": name,
             "title": title,
             "options": [
-                {"name": one.name, "title": one.title, "values": list(one.values)} for one in options.get(name, ())
+                {"name": one.name, "title": one.title, "values": list(one.values)}
+                for one in (*options.get(name, ()), *(which if name not in _OF_ALL else ()))
             ],
         }
         for name, (title, _) in TITLES.items()
+        if objectives or name != "pareto"
     ]
+
+
+def options_of(name: str) -> tuple[str, ...]:
+    """The options that a figure takes, those that the page leaves at their defaults too; `KeyError` for no figure."""
+    _, make = TITLES[name]
+    return (
+        *make.__code__.co_varnames[1 : make.__code__.co_argcount],
+        *(("objective",) if name not in _OF_ALL else ()),
+    )
 
 
 def draw(state: State, name: str, options: Mapping[str, str] | None = None) -> Figure:
     """One figure; `KeyError` for an unknown name, `FigureError` when it can't be drawn."""
     _, make = TITLES[name]
-    allowed = make.__code__.co_varnames[1 : make.__code__.co_argcount]
+    allowed = options_of(name)
     given = {key: value for key, value in (options or {}).items() if key in allowed}
+    objective = given.pop("objective", "")
     try:
-        return make(Results(state), **given)
+        return make(Results(state, objective), **given)
     except FigureError:
         raise
     except (ValueError, ArithmeticError) as error:
