@@ -80,3 +80,27 @@ def test_the_page_names_every_argument_and_call() -> None:
         assert name == "class_args" or f"`{name}`" in text, name
     for name in (name for name in vars(AskTell) if not name.startswith("_")):
         assert f"study.{name}" in text or f"AskTell.{name}" in text, name
+
+
+def test_experiments_from_python(tmp_path: Path, tune: Any, page: Callable[[str], Any]) -> None:
+    folder = tmp_path / "python"
+    page("docs/python-api.md").write(folder)
+    said = [run(tune, command, folder) for command, _ in shown("docs/python-api.md")]
+    assert [code for code, _ in said] == [0] * len(said)
+    search, look, resumed, *_ = (lines for _, lines in said)
+    assert search[0] == "Experiment ID: first" and search[-2].startswith("DONE best ")
+    assert search[-1].startswith("{'trial': ") and len(search) == 11
+    assert look == ["DONE 8 trials"]
+    assert sum(line.startswith("trial ") for line in resumed) == 2
+    for name in ("history.html", "slice.html", "parallel.json"):
+        assert (folder / name).stat().st_size > 100
+
+
+def test_the_page_names_every_call_of_an_experiment() -> None:
+    from tune import Experiment, visualization
+
+    text = (ROOT / "docs" / "python-api.md").read_text()
+    for name in (name for name in vars(Experiment) if not name.startswith("_")):
+        assert f"xperiment.{name}" in text or f"`.{name}`" in text, name
+    for name in visualization.__all__:
+        assert f"`{name}" in text or name == "plot", name
