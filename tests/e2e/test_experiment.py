@@ -339,3 +339,15 @@ def test_an_objective_of_a_script(bench: Bench, tmp_path: Path) -> None:
     experiment = Experiment.connect(said.stdout.decode().split()[-1])
     for job in experiment.list_trial_jobs():
         assert job.final == job.parameters["x"]
+
+
+def test_an_engine_that_dies_is_said_and_the_experiment_goes_on(bench: Bench) -> None:
+    experiment = configured(bench, trial_command=bench.fake(steps=20, sleep=0.05), max_trial_number=2)
+    experiment.start()
+    until(lambda: experiment.get_job_statistics()["RUNNING"])
+    pid = experiment.get_experiment_profile()["engine_pid"]
+    threading.Timer(0.2, os.kill, (pid, signal.SIGKILL)).start()
+    with pytest.raises(TuneError, match="died") as raised:
+        experiment.wait()
+    assert raised.value.hint == f"Experiment.resume('{experiment.id}')"
+    assert Experiment.resume(experiment.id).get_job_statistics()["SUCCEEDED"] == 2
