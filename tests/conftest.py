@@ -1,12 +1,15 @@
 """What all tests share: the command line in a home of its own, the blocks of the docs, and no missing test in CI."""
 
+import contextlib
+import faulthandler
 import json
 import os
 import re
 import subprocess
 import sys
+import threading
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,74 @@ import pytest
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))  # promotion_search.py, for the tests of tuners that promote
 _BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+# -- no test without an end -------------------------------------------------------------------------------------------
+class Watchdog:
+    """Ends this process when a test does not end: pytest-timeout raises in a test, and some of them catch all.
+
+    With several processes the run goes on with a new one, and the test counts as failed.
+    """
+
+    PATIENCE = 60.0  # seconds after the test's own time limit
+
+    def __init__(self) -> None:
+        self.output = os.dup(2)  # what a test captures is seen by nobody
+        self.fed = threading.Event()
+        self.limit: float | None = None
+        self.test = ""
+        threading.Thread(target=self.watch, name="watchdog", daemon=True).start()
+
+    def watch(self) -> None:
+        """Wait for the next test, or for the end of the one that runs."""
+        while True:
+            fed = self.fed.wait(self.limit)
+            self.fed.clear()
+            if not fed:
+                os.write(self.output, f"\nthe watchdog ends {self.test}, which does not end\n".encode())
+                faulthandler.dump_traceback(self.output)
+                with contextlib.suppress(OSError, subprocess.SubprocessError):
+                    command = [
+                        "ps",
+                        "-ww",
+                        "-o",
+                        "pid,ppid,stat,etime,wchan:20,args",
+                        "--forest",
+                        "-g",
+                        str(os.getsid(0)),
+                    ]
+                    os.write(self.output, subprocess.run(command, capture_output=True, timeout=10).stdout[-8000:])
+                os._exit(70)
+
+    def feed(self, test: str, limit: float | None) -> None:
+        """Say which test runs now, and for how long it may; None: none, or as long as it likes."""
+        self.test, self.limit = test, limit
+        self.fed.set()
+
+
+_watchdog = pytest.StashKey[Watchdog]()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Watch over one test, from its first fixture to its last."""
+    watchdog = item.config.stash.get(_watchdog, None) or item.config.stash.setdefault(_watchdog, Watchdog())
+    marker = item.get_closest_marker("timeout")
+    asked = marker.args[0] if marker is not None and marker.args else item.config.getoption("timeout")
+    limit = float(item.config.getini("timeout") if asked is None else asked)
+    watchdog.feed(item.nodeid, limit + Watchdog.PATIENCE if limit else None)
+    try:
+        return (yield)
+    finally:
+        watchdog.feed(item.nodeid, None)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Watch over the end of the process: threads that nobody ends, and what is registered for the exit."""
+    watchdog = config.stash.get(_watchdog, None)
+    if watchdog is not None:
+        watchdog.feed("the end of the tests", Watchdog.PATIENCE)
 
 
 # -- no missing test in CI --------------------------------------------------------------------------------------------
