@@ -38,6 +38,28 @@ class Algorithm(Struct, frozen=True, kw_only=True):
         return self.name or self.class_name
 
 
+class Machine(Struct, frozen=True, kw_only=True):
+    """A host of the platform "remote", reached by SSH. Secrets are references: "env:NAME" or "file:PATH"."""
+
+    host: str
+    name: str  # in the log and everywhere; what tells it from the others
+    port: int = 22
+    user: str = ""  # "" for whom ssh would take: ~/.ssh/config's, or the user here
+    ssh_key_file: str | None = None  # absolute; None: the agent and ~/.ssh/id_*
+    ssh_passphrase: str | None = None  # a reference
+    password: str | None = None  # a reference
+    known_hosts: str | None = None  # absolute; None: ~/.ssh/known_hosts
+    proxy_jump: str | None = None  # [user@]host[:port], several separated by commas
+    ssh_config: bool = False  # whether ~/.ssh/config is read
+    python_path: str | None = None  # a Python there, or the folder it is in; None: python3 in its PATH
+    folder: str = ".tune"  # where everything lies there; relative to the home there
+    slots: int | None = None  # how many trials it runs at once; None: no limit of its own
+    use_active_gpu: bool | None = None  # None, here and below: what the training service says
+    max_trial_number_per_gpu: int | None = None
+    gpu_indices: list[int] | None = None
+    env: dict[str, str] = {}  # set for its trials
+
+
 class TrainingService(Struct, frozen=True, kw_only=True):
     """Where trials run."""
 
@@ -46,6 +68,8 @@ class TrainingService(Struct, frozen=True, kw_only=True):
     max_trial_number_per_gpu: int = 1
     gpu_indices: list[int] | None = None
     reuse_mode: bool | None = None
+    slots: int | None = None  # of this host, on the platform local
+    machine_list: list[Machine] = []
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -80,8 +104,13 @@ class Config(Struct, frozen=True, kw_only=True):
     initial_parameters: list[dict[str, Any]] = []  # of the first trials, in their order
     tuner: Algorithm = Algorithm(name="TPE")
     assessor: Algorithm | None = None
-    training_service: TrainingService = TrainingService()
+    training_service: TrainingService | list[TrainingService] = TrainingService()  # several: hybrid
     tuner_gpu_indices: list[int] | None = None
+
+    @property
+    def training_services(self) -> list[TrainingService]:
+        """Where trials run: one place, or several."""
+        return [self.training_service] if isinstance(self.training_service, TrainingService) else self.training_service
 
     @property
     def in_process(self) -> bool:

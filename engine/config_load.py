@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from . import registry
-from .config import Algorithm, Config, TrainingService, seconds
+from .config import Algorithm, Config, Machine, TrainingService, seconds
 from .config_file import Place, Source, is_list, is_table, not_plain, read, said
 from .errors import UsageError
 from .registry import fold
@@ -32,7 +32,7 @@ _SHOWN = 20  # errors in one message
 # optimize_mode where an NNI file leaves it out: NNI's own default for that tuner (all others: maximize)
 _NNI_MODES = {"tpe": "minimize", "tpelegacy": "minimize", "anneal": "minimize"}
 _PLATFORMS_TO_COME = frozenset(
-    {"remote", "openpai", "pai", "paiyarn", "kubeflow", "frameworkcontroller", "dlts", "aml", "adl", "hybrid", "dlc"}
+    {"remote", "openpai", "pai", "paiyarn", "kubeflow", "frameworkcontroller", "dlts", "aml", "adl", "dlc"}
     | {"slurm", "ray", "kubernetes"}
 )
 
@@ -138,6 +138,61 @@ def _table(value: Any) -> dict[str, Any]:
     return value
 
 
+def _tables(value: Any) -> Any:
+    """A table, or several in a list."""
+    return _each(_table, "tables")(value) if is_list(value) else _table(value)
+
+
+def _reference(value: Any) -> str:
+    """A secret, by reference: what it is stands in no file of ours."""
+    text = _text(value)
+    kind, colon, name = text.partition(":")
+    if not colon or kind not in ("env", "file") or not name:
+        raise _Wrong('found it written out, which every reader of the file would see; allowed: "env:NAME", "file:PATH"')
+    return text
+
+
+def _plain_word(value: Any) -> str:
+    """A path or a name for another machine's shell, which may be any: nothing in it means anything to one."""
+    text = _text(value)
+    if not re.fullmatch(r"(~/)?[A-Za-z0-9_./@+=:,-]+", text) or text.startswith("-"):
+        raise _Wrong(f"found {_shown(value)}; allowed: letters, digits and any of _ . / @ + = : , -")
+    return text
+
+
+def _address(value: Any) -> str:
+    text = _text(value)
+    if not re.fullmatch(r"[A-Za-z0-9_.:%-]{1,255}", text) or text.startswith("-"):
+        raise _Wrong(f"found {_shown(value)}; allowed: a host's name or address")
+    return text
+
+
+def _jump(value: Any) -> str:
+    text = _text(value)
+    if not all(re.fullmatch(r"([A-Za-z0-9_.-]+@)?[A-Za-z0-9_.-]+(:[0-9]{1,5})?", one) for one in text.split(",")):
+        raise _Wrong(f"found {_shown(value)}; allowed: [user@]host[:port], several separated by commas")
+    return text
+
+
+def _environment(value: Any) -> dict[str, str]:
+    for name, one in _table(value).items():
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or name.startswith(("TUNE_", "NNI_")):
+            raise _Wrong("not a name of a variable that may be set", name)
+        if not isinstance(one, str) or "\0" in one:
+            raise _Wrong(f"found {_shown(one)}; allowed: text", name)
+    return value
+
+
+def _platforms(value: Any) -> Any:
+    """A platform, or several in a list."""
+    if not is_list(value):
+        return _text(value)
+    found: list[str] = _each(_text, "platforms")(value)
+    if len({fold(one) for one in found}) < len(found) or not found:
+        raise _Wrong(f"found {_shown(value)}; allowed: one or more platforms, each once")
+    return found
+
+
 def _indices(value: Any) -> list[int]:
     wrong = _Wrong(f'found {_shown(value)}; allowed: an index, a list of them, or a text such as "0,1"')
     found: list[Any] = value if is_list(value) else [value]
@@ -228,7 +283,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "tuner": _table,
     "assessor": _table,
     "advisor": _table,
-    "training_service": _table,
+    "training_service": _tables,
     "tuner_gpu_indices": _indices,
     "use_annotation": _not_yet_if_true,
     "nni_manager_ip": _text,
@@ -241,14 +296,35 @@ _ALGORITHM: dict[str, Callable[[Any], Any]] = {
     "code_directory": _text,
 }
 _SERVICE: dict[str, Callable[[Any], Any]] = {
-    "platform": _text,
+    "platform": _platforms,
     "use_active_gpu": _switch,
     "max_trial_number_per_gpu": _whole(1),
     "gpu_indices": _indices,
     "reuse_mode": _switch,
+    "slots": _whole(1, 99_999),
+    "machine_list": _each(_table, "machines"),
     "trial_gpu_number": _gpus,
     "trial_command": _text,
     "trial_code_directory": _text,
+}
+_MACHINE: dict[str, Callable[[Any], Any]] = {
+    "host": _address,
+    "name": _address,
+    "port": _whole(1, 65535),
+    "user": _plain_word,
+    "ssh_key_file": _text,
+    "ssh_passphrase": _reference,
+    "password": _reference,
+    "known_hosts": _text,
+    "proxy_jump": _jump,
+    "ssh_config": _switch,
+    "python_path": _plain_word,
+    "folder": _plain_word,
+    "slots": _whole(1, 99_999),
+    "use_active_gpu": _switch,
+    "max_trial_number_per_gpu": _whole(1),
+    "gpu_indices": _indices,
+    "env": _environment,
 }
 # NNI 1.x, folded, and where it stands today
 _V1_TOP = {
@@ -259,6 +335,14 @@ _V1_TOP = {
 }
 _V1_TRIAL = {"command": "trial_command", "codedir": "trial_code_directory", "gpunum": "trial_gpu_number"}
 _V1_LOCAL = {"maxtrialnumpergpu": "max_trial_number_per_gpu"}
+_V1_MACHINE = {
+    **_V1_LOCAL,
+    "ip": "host",
+    "username": "user",
+    "passwd": "password",
+    "sshkeypath": "ssh_key_file",
+    "passphrase": "ssh_passphrase",
+}
 _V1_ALGORITHM = {
     "builtintunername": "name",
     "builtinassessorname": "name",
@@ -266,14 +350,17 @@ _V1_ALGORITHM = {
     "codedir": "code_directory",
 }
 _DROPPED = ("authorname", "description", "versioncheck", "logcollection")  # NNI 2 dropped them too
-_V1_MARKS = {*_V1_TOP, *_DROPPED[:1], *_DROPPED[2:], "trial", "localconfig", "trainingserviceplatform"}
-_V1_SERVICES = re.compile(r"(machinelist|(remote|pai|paiyarn|aml|dlts|adl|kubeflow|frameworkcontroller|hybrid)config)")
+_V1_MARKS = {*_V1_TOP, *_DROPPED[:1], *_DROPPED[2:], "trial", "localconfig", "trainingserviceplatform"} | {
+    *("machinelist", "remoteconfig")
+}
+_V1_SERVICES = re.compile(r"((pai|paiyarn|aml|dlts|adl|kubeflow|frameworkcontroller|hybrid)config)")
 
 
 _SECTIONS: dict[str, Mapping[str, Callable[[Any], Any]]] = {
     "": _CHECKS,
     "tuner": _ALGORITHM,
     "training_service": _SERVICE,
+    "machine": _MACHINE,
 }
 
 
@@ -349,7 +436,7 @@ class _Reader:
             self.fail()
         fields = self.top()
         values = self.checked(fields, _CHECKS, ())
-        service = self.service(values.pop("training_service", None), values)
+        service = self.services(values.pop("training_service", None), values)
         advisor = values.pop("advisor", None)
         if advisor is not None:
             clash = [name for name in ("tuner", "assessor") if name in values]
@@ -420,10 +507,13 @@ class _Reader:
                         put(known[fold(inner)], inner_value, (key, inner))
                     elif inner_value is not None:
                         self.unknown((key, inner), ["command", "codeDir", "gpuNum"])
-            elif folded == "localconfig" and is_table(value):
+            elif folded in ("localconfig", "remoteconfig") and is_table(value):
                 for inner, inner_value in value.items():
-                    local[_V1_LOCAL.get(fold(inner), inner)] = _Found(inner_value, (key, inner))
-            elif folded in ("trial", "localconfig"):
+                    renamed = "reuse_mode" if fold(inner) == "reuse" else inner
+                    local[_V1_LOCAL.get(fold(inner), renamed)] = _Found(inner_value, (key, inner))
+            elif folded == "machinelist":
+                local["machine_list"] = _Found(value, place)
+            elif folded in ("trial", "localconfig", "remoteconfig"):
                 if value is not None:
                     self.wrong(place, f"found {_shown(value)}; allowed: a table of fields")
             elif _V1_SERVICES.fullmatch(folded):
@@ -474,11 +564,16 @@ class _Reader:
             self.wrong(place, f"unknown field; allowed: {', '.join(allowed)}")
 
     def section(
-        self, name: str, data: Mapping[str, Any], checks: Mapping[str, Callable[[Any], Any]], renamed: Mapping[str, str]
+        self,
+        name: str,
+        data: Mapping[str, Any],
+        checks: Mapping[str, Callable[[Any], Any]],
+        renamed: Mapping[str, str],
+        above: Place | None = None,
     ) -> dict[str, Any]:
-        """The values of a table inside the file."""
+        """The values of a table inside the file; `above` is where it stands, if not at its name."""
         known = {fold(field): field for field in checks}
-        above, fields = self.place(name), dict[str, _Found]()
+        above, fields = self.place(name) if above is None else above, dict[str, _Found]()
         for key, value in data.items():
             field = known.get(fold(key)) or renamed.get(fold(key))
             place = self.places.get((name, field or key), (*above, key))
@@ -544,26 +639,82 @@ class _Reader:
             code_directory=folder,
         )
 
-    def service(self, data: Any, values: dict[str, Any]) -> TrainingService:
-        """The training service; platforms to come are refused by name."""
+    def services(self, data: Any, values: dict[str, Any]) -> TrainingService | list[TrainingService]:
+        """Where trials run: a training service, or several from a list of tables or of platforms."""
         if data is None:
             return TrainingService()
-        known = self.section("training_service", data, _SERVICE, {**_V1_LOCAL, "name": "platform"})
+        found: list[TrainingService] = []
+        for index, one in enumerate(data if is_list(data) else [data]):
+            if is_list(data):
+                for known in [places for places in self.places if places[:1] == ("training_service",) and places[1:]]:
+                    del self.places[known]
+            above = (*self.place("training_service"), index) if is_list(data) else self.place("training_service")
+            found += self.service(one, above, values)
+        if not found and not self.errors:
+            self.wrong(self.place("training_service"), "found an empty list; allowed: one or more training services")
+        twice = [one.platform for one in found if [other.platform for other in found].count(one.platform) > 1]
+        if twice:
+            self.wrong(self.place("training_service"), f"found {twice[0]} twice; allowed: each platform once")
+        return found[0] if len(found) == 1 else found
+
+    def service(self, data: Any, above: Place, values: dict[str, Any]) -> list[TrainingService]:
+        """One table's training services: as many as it names platforms. Platforms to come are refused by name."""
+        known = self.section("training_service", data, _SERVICE, {**_V1_LOCAL, "name": "platform"}, above)
         for name in ("trial_gpu_number", "trial_command", "trial_code_directory"):
             if name in known:
                 values.setdefault(name, known.pop(name))
                 self.places.setdefault((name,), self.places[("training_service", name)])
                 known.pop(name, None)
-        platform = known.get("platform", "local")
+        given: str | list[str] = known.pop("platform", "local")
         allowed = registry.names("training_service") or ["local"]
-        match = next((name for name in allowed if fold(name) == fold(platform)), None)
-        if match is None:
-            word = "not yet" if fold(platform) in _PLATFORMS_TO_COME else "unknown platform"
-            at = self.place("training_service", "platform")
-            self.wrong(at, f"found {_shown(platform)}: {word}; allowed: {', '.join(map(str.lower, allowed))}")
-        else:
-            known["platform"] = match.lower()
-        return TrainingService(**known)
+        platforms: list[str] = []
+        for platform in [given] if isinstance(given, str) else given:
+            match = next((name for name in allowed if fold(name) == fold(platform)), None)
+            if match is None:
+                word = "not yet" if fold(platform) in _PLATFORMS_TO_COME else "unknown platform"
+                at = self.place("training_service", "platform")
+                self.wrong(at, f"found {_shown(platform)}: {word}; allowed: {', '.join(map(str.lower, allowed))}")
+            else:
+                platforms.append(match.lower())
+        machines = self.machines(known.pop("machine_list", None))
+        at = self.place("training_service", "machine_list")
+        if "remote" in platforms and not machines and not self.errors:
+            self.wrong(at, "no machine is there; the platform remote needs a machine_list")
+        elif machines and "remote" not in platforms and platforms:
+            self.wrong(at, f"not used by the platform {platforms[0]}; allowed: platform = remote")
+        return [
+            TrainingService(platform=platform, machine_list=machines if platform == "remote" else [], **known)
+            for platform in platforms
+        ]
+
+    def machines(self, data: Any) -> list[Machine]:
+        """The machines of a machine_list, each with a name of its own."""
+        found: list[dict[str, Any]] = []
+        for index, one in enumerate(data or []):
+            above = (*self.place("training_service", "machine_list"), index)
+            for known in [places for places in self.places if places[:1] == ("machine",)]:
+                del self.places[known]
+            fields = self.section("machine", one, _MACHINE, _V1_MACHINE, above)
+            if "host" not in fields:
+                if ("machine", "host") not in self.places:
+                    self.wrong(above, "host is missing; it is the machine's name or address")
+                continue
+            for name in ("ssh_key_file", "known_hosts"):
+                if name in fields:
+                    path = self.path(fields[name])
+                    fields[name] = str(path)
+                    if not path.is_file():
+                        self.wrong(self.place("machine", name), f"{path} is no file; allowed: a file that exists")
+            found.append(fields)
+        made: list[Machine] = []
+        for index, fields in enumerate(found):
+            fields.setdefault("name", _machine_name(fields, [other for other in found if other is not fields]))
+            if any(one.name == fields["name"] for one in made) or fields["name"] == "local":
+                at = (*self.place("training_service", "machine_list"), index)
+                self.wrong(at, f"found the name {fields['name']} twice; allowed: a name of its own (name = ...)")
+                continue
+            made.append(Machine(**fields))
+        return made
 
     def mode(self, given: str | None, tuner: Algorithm, objectives: Mapping[str, str] | None) -> str:
         """What is better, larger or smaller: the tuner's argument, the field, NNI's default for its file, maximize.
@@ -782,6 +933,18 @@ class _Reader:
         parameter = re.split(r"[:./\[ ]", text, maxsplit=1)[0].strip("'\"`")
         before = f"{source.at((*above, parameter))}: " if source is not None else ""
         self.errors.append(f"{before}search_space: {text}")
+
+
+def _machine_name(fields: Mapping[str, Any], others: list[dict[str, Any]]) -> str:
+    """What tells a machine from the others: its host, with the port or the user where that is needed."""
+    name = str(fields["host"])
+    same = [other for other in others if other["host"] == name and "name" not in other]
+    if same and fields.get("port", 22) != 22:
+        name = f"{name}:{fields['port']}"
+        same = [other for other in same if other.get("port", 22) == fields["port"]]
+    elif same:
+        same = [other for other in same if other.get("port", 22) == 22]
+    return f"{fields['user']}@{name}" if same and "user" in fields else name
 
 
 def _takes_several(tuner: str) -> bool:
