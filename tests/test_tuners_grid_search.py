@@ -6,6 +6,8 @@ import itertools
 import json
 from typing import Any
 
+import pytest
+
 from tune.engine.plugins import Ask, Exhausted, Imported, Suggested, Suggestion
 from tune.engine.space import parse
 from tune.tuners.grid_search import Grid, GridSearch
@@ -112,3 +114,23 @@ def test_counts_and_points_agree() -> None:
 def test_a_hundred_parameters_are_counted_and_never_listed() -> None:
     assert len(answers({f"p{i}": spec("uniform", 0, 1) for i in range(100)}, 30)) == 30
     assert answers({}, 5) == [{}]
+
+
+@pytest.mark.parametrize(
+    ("one", "least", "most"),
+    [
+        (spec("lognormal", 5, 0), 1, 1),
+        (spec("normal", 1e300, 1e-5), 1, 1),
+        (spec("uniform", 1, 1 + 100 * 2**-52), 50, 101),
+        (spec("randint", 0, 1500), 1500, 1500),
+        (spec("quniform", 0, 1100, 1), 1101, 1101),
+    ],
+)
+def test_it_ends_when_halving_finds_nothing_new(one: dict[str, Any], least: int, most: int) -> None:
+    found = answers({"x": one}, 3000)
+    assert least <= len(found) <= most and len({p["x"] for p in found}) == len(found)
+
+
+def test_a_parameter_of_one_float_beside_an_endless_one() -> None:
+    found = answers({"x": spec("lognormal", 5, 0), "y": spec("uniform", 0, 8)}, 50)
+    assert len(found) == 50 and [p["y"] for p in found[:3]] == [4, 2, 6]

@@ -3,7 +3,7 @@
 Categorical parameters and those of up to 32 values are taken whole at once. Wider ones are cut at 1/2 of their
 cumulative distribution on level 0, at 1/4 and 3/4 on level 1, and so on, as NNI 2.6 and later do; what rounding makes
 equal counts once. Level k is every combination of values of levels 0 to k that is new in it. A countable space ends in
-`Exhausted` when all of it was taken, by whomever; a continuous one never ends.
+`Exhausted` when all of it was taken, by whomever; a continuous one when halving finds no other floats any more.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class GridSearch:
         grid = self._grid
         while self._level <= DEEPEST:
             count = grid.count_new(self._level)
-            if not count and not grid.endless and self._level >= grid.depth:
+            if not count and self._level >= grid.depth:
                 break
             while self._number < count:
                 point = grid.point(self._level, self._number)
@@ -65,9 +65,11 @@ class Grid:
     def __init__(self, space: Space) -> None:
         self.space = space
         self._levels = {param.index: _levels(param) for param in space.params if not param.nested}
-        listed = [levels for levels in self._levels.values() if levels is not None]
-        self.endless = len(listed) < len(self._levels)
-        self.depth = max((len(levels) for levels in listed), default=1)
+        self._deepest = {
+            index: _deepest(space.params[index]) if levels is None else len(levels) - 1
+            for index, levels in self._levels.items()
+        }
+        self.depth = max(self._deepest.values(), default=0) + 1
         self._totals: dict[tuple[int, int], int] = {}
 
     def count_new(self, level: int) -> int:
@@ -93,7 +95,8 @@ class Grid:
                 known = sum(self._group(children, level) for children in param.children)
             else:
                 levels = self._levels[index]
-                known = 2 ** (level + 1) - 1 if levels is None else sum(map(len, levels[: level + 1]))
+                halved = min(level, self._deepest[index])
+                known = 2 ** (halved + 1) - 1 if levels is None else sum(map(len, levels[: level + 1]))
             self._totals[index, level] = known
         return known
 
@@ -135,6 +138,18 @@ class Grid:
                 self._fill_new(children, level, number, flat)
                 return
             number -= new
+
+
+def _deepest(param: Param) -> int:
+    """The last level on which halving tells most values apart; what is finer, a float or a quantum can't say."""
+    places = 64
+    for level in range(1, DEEPEST + 1):
+        count = 2**level
+        firsts = dict.fromkeys((count - 2) * place // (places - 1) for place in range(places))
+        apart = sum(param.from_unit((i + 0.5) / count) != param.from_unit((i + 1.5) / count) for i in firsts)
+        if 2 * apart < len(firsts):
+            return level - 1
+    return DEEPEST
 
 
 def _levels(param: Param) -> list[range | list[int]] | None:
