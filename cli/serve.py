@@ -150,18 +150,23 @@ def _portal(folder: home.Folder, opening: Opening | None) -> Generator[None]:
     finally:
         os.close(held)
         process.wait()
+        opening.listening.close()  # nobody is let in any more, and nobody waits in vain
 
 
 def _services(folder: home.Folder, engine: Engine) -> list[TrainingService]:
+    """The hosts that the config names. A training service makes one; or several, if its class has `services`."""
     settings = engine.state.settings
-    service = registry.training_service_class(settings.training_service.platform)
-    made: TrainingService = service(
-        folder.path,
-        lease=microseconds(settings.engine_lease) / 1_000_000,
-        grace=microseconds(settings.stop_grace) / 1_000_000,
-        lock=folder.keeper_lock,
-    )
-    return [made]
+    made: list[TrainingService] = []
+    for own in settings.training_services:
+        kind = registry.training_service_class(own.platform)
+        common = {
+            "lease": microseconds(settings.engine_lease) / 1_000_000,
+            "grace": microseconds(settings.stop_grace) / 1_000_000,
+            "lock": folder.keeper_lock,
+        }
+        services = getattr(kind, "services", None)
+        made += [kind(folder.path, **common)] if services is None else services(folder.path, settings, own, **common)
+    return made
 
 
 def _disk_full(message: str) -> None:

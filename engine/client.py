@@ -16,7 +16,6 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
@@ -243,16 +242,12 @@ def ask_all(folder: Folder, requests: Sequence[PersonsRequest]) -> bool:
     return asyncio.run(main())
 
 
-class Opening(NamedTuple):
+class Opening:
     """A web portal that is to be opened: a socket that listens on this machine, and the token of its link."""
 
-    listening: socket.socket
-    token: str
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return int(self.listening.getsockname()[1])
+    def __init__(self, listening: socket.socket, token: str) -> None:
+        self.listening, self.token = listening, token
+        self.port = int(listening.getsockname()[1])
 
     @property
     def url(self) -> str:
