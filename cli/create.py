@@ -14,6 +14,7 @@ from ..engine import config_file, home
 from ..engine.client import Opening, View, start, write_config
 from ..engine.config_load import load
 from ..engine.errors import TuneError, UsageError
+from ..engine.host_check import check_hosts
 from ..engine.portal_process import opening
 from ..engine.registry import fold
 from ..engine.requests import AskUpdate
@@ -51,6 +52,7 @@ def create(
         raise UsageError("tune create: which config?", "Name a file: tune create config.toml")
     check_flags(detach, foreground)
     resolved, notes = load(config)
+    notes += check_hosts(resolved)
     with Interrupts() as interrupts, opening(port) as portal:
         folder, more = home.create(id)
         begun = Begun(folder, interrupts, json, portal)

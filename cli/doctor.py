@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import resource
 import sqlite3
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from ..engine import client, home
+from cyclopts import Parameter
+
+from ..engine import client, home, registry
+from ..engine.config import Machine
 from ..engine.errors import TuneError
+from .machines import Config, Key, KnownHosts, PythonPath, SshConfig, chosen
 from .reading import Json, printable, say, say_json, table
 
 _LOGIND = Path("/etc/systemd/logind.conf")
@@ -29,16 +35,32 @@ class Finding:
     detail: str
 
 
-def doctor(*, json: Json = False) -> int:
-    """Look at this machine: versions, folders, limits. Exit code 1 when experiments can't run here."""
-    findings = list(examine())
+def doctor(
+    hosts: Annotated[
+        tuple[str, ...], Parameter(help="Machines to look at instead: [user@]host[:port], or names with --config.")
+    ] = (),
+    *,
+    config: Config = None,
+    key: Key = None,
+    python_path: PythonPath = None,
+    known_hosts: KnownHosts = None,
+    ssh_config: SshConfig = False,
+    json: Json = False,
+) -> int:
+    """Look at this machine, or at others by SSH: versions, folders, limits. Exit code 1 when trials can't run there."""
+    if hosts or config is not None:
+        machines = chosen(hosts, config, key, python_path, known_hosts, ssh_config)
+        findings = [one for machine in machines for one in examine_host(machine, several=len(machines) > 1)]
+    else:
+        findings = list(examine())
     bad = any(one.level == "bad" for one in findings)
     if json:
         say_json({"ok": not bad, "findings": [asdict(one) for one in findings]})
     else:
         table(("CHECK", "", "FOUND"), [(one.name, one.level, printable(one.detail)) for one in findings])
         say()
-        say("experiments can't run here" if bad else "experiments can run here")
+        where = "there" if hosts or config is not None else "here"
+        say(f"experiments can{chr(39) + 't' if bad else ''} run {where}")
     return 1 if bad else 0
 
 
@@ -53,6 +75,37 @@ def examine() -> Iterator[Finding]:
     yield _shell()
     yield _files()
     yield _control_groups()
+
+
+def examine_host(machine: Machine, *, several: bool) -> Iterator[Finding]:
+    """What is looked at on a machine of the platform remote."""
+    before = f"{machine.name}: " if several else ""
+    remote = registry.training_service_class("remote")
+    try:
+        looked: dict[str, Any] = asyncio.run(remote.examine(machine))
+    except TuneError as error:
+        yield Finding(f"{before}ssh", "bad", f"{error.message}{f' ({error.hint})' if error.hint else ''}")
+        return
+    yield Finding(f"{before}ssh", "ok", f"{machine.host}, which calls itself {looked['host']}")
+    yield Finding(f"{before}python", "ok", f"{'.'.join(map(str, looked['python']))} at {looked['executable']}")
+    room = looked["free"] / 2**30
+    yield Finding(f"{before}folder", "warning" if room < 0.5 else "ok", f"{looked['folder']}, {room:.1f} GiB free")
+    if not looked["runs"]:
+        yield Finding(f"{before}programs", "warning", f"none can be run from {looked['folder']}: it is mounted noexec")
+    installed = looked["installed"].get("version", "")
+    sdk = ", ".join(looked["sdk"])
+    if looked["fits"]:
+        yield Finding(f"{before}tune-engine", "ok", f"{installed} is installed")
+    else:
+        there = f"{installed} is installed, which does not fit; " if installed else ""
+        yield Finding(f"{before}tune-engine", "ok", f"{there}{f'prepared: {sdk}' if sdk else 'put there when needed'}")
+    if looked["kills"]:
+        yield Finding(
+            f"{before}logind", "warning", "KillUserProcesses=yes: trials end with the session; loginctl enable-linger"
+        )
+    apart = looked["clock"] - time.time()
+    if abs(apart) > 60:
+        yield Finding(f"{before}clock", "warning", f"it is {apart:+.0f} s from the clock here")
 
 
 def _sqlite() -> Finding:

@@ -32,7 +32,7 @@ _SHOWN = 20  # errors in one message
 # optimize_mode where an NNI file leaves it out: NNI's own default for that tuner (all others: maximize)
 _NNI_MODES = {"tpe": "minimize", "tpelegacy": "minimize", "anneal": "minimize"}
 _PLATFORMS_TO_COME = frozenset(
-    {"remote", "openpai", "pai", "paiyarn", "kubeflow", "frameworkcontroller", "dlts", "aml", "adl", "dlc"}
+    {"openpai", "pai", "paiyarn", "kubeflow", "frameworkcontroller", "dlts", "aml", "adl", "dlc"}
     | {"slurm", "ray", "kubernetes"}
 )
 
@@ -62,6 +62,15 @@ def resolve(config: Config) -> Config:
     checked = reader.resolved(config)
     reader.fail()
     return checked
+
+
+def machine(fields: Mapping[str, Any], base: Path) -> Machine:
+    """A machine from the fields of a machine_list; `UsageError` with all that is wrong with them."""
+    reader = _Reader({}, base.absolute(), None)
+    made = reader.machines([dict(fields)])
+    reader.errors = [error.removeprefix("training_service.machine_list[0].") for error in reader.errors]
+    reader.fail()
+    return made[0]
 
 
 # -- one value --------------------------------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ def decide(state: State, request: Request, clock: int) -> list[Draft]:
             return [Draft(Host(request.name, "connected", clock, request.pid))]
         case HostDown():
             host = state.hosts.get(request.name)
-            if host is None or not host.connected:
+            if host is not None and not host.connected and host.reason == request.reason:
                 return []
             return [Draft(Host(request.name, "disconnected", clock, 0, request.reason))]
         case Started():

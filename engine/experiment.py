@@ -38,6 +38,7 @@ from .config_load import from_mapping
 from .errors import TuneError, UsageError
 from .events import Fact
 from .experiment_config import ExperimentConfig
+from .host_check import check_hosts
 from .import_file import result as import_result
 from .lock import peek
 from .requests import AskImport, AskKill, AskStop, AskTrial, AskUpdate, PersonsRequest, Refused
@@ -299,7 +300,9 @@ class Experiment:
                 self._config.debug = True
             folder, _ = home.create(self._given_id)
             try:
-                client.write_config(folder, self._resolved(folder))
+                resolved = self._resolved(folder)
+                check_hosts(resolved)
+                client.write_config(folder, resolved)
                 client.start(folder, actor=_actor(), portal=portal)
             except BaseException:
                 if not folder.events.exists():

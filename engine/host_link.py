@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import structlog
@@ -24,12 +24,36 @@ _READ = 1 << 18
 _PAUSES = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 
 
+class Reader(Protocol):
+    """Bytes from a keeper: asyncio's StreamReader, or one like it."""
+
+    async def read(self, n: int, /) -> bytes:
+        """At most `n` bytes, none at the end."""
+        ...
+
+
+class Writer(Protocol):
+    """Bytes to a keeper: asyncio's StreamWriter, or one like it."""
+
+    def write(self, data: bytes, /) -> None:
+        """Send these, some time."""
+        ...
+
+    def close(self) -> None:
+        """End the connection."""
+        ...
+
+
 class TrainingService(Protocol):
-    """Runs trials somewhere: it knows how a keeper is started there and how its channel is reached."""
+    """Runs trials somewhere: it knows how a keeper is started there and how its channel is reached.
+
+    It may have more: `adapt(launch)` gives the launch as it is to be said on its host, `async close()` is called when
+    its host is not needed any more.
+    """
 
     name: str
 
-    async def channel(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def channel(self) -> tuple[Reader, Writer]:
         """A fresh connection to the keeper, which is started when it is not there. Any `Exception`: not reached."""
         ...
 
@@ -49,7 +73,8 @@ class HostLink:
         self.service, self.name = service, service.name
         self._attach = channel.Attach(experiment, epoch)
         self._submit, self._acknowledge, self._waits = submit, acknowledge, waits
-        self._writer: asyncio.StreamWriter | None = None
+        self._adapt: Callable[[channel.Launch], channel.Launch] = getattr(service, "adapt", lambda launch: launch)
+        self._writer: Writer | None = None
         self._ending = asyncio.Event()
         self._reached = False  # a keeper was, so something may be left on its host
         self._cleared = False  # until a keeper says that nothing is
@@ -61,6 +86,8 @@ class HostLink:
         """Say something to the keeper, if it is there; what one burst says goes out in one write."""
         if self._writer is None:
             return
+        if isinstance(message, channel.Launch):
+            message = self._adapt(message)
         if not self._said:
             asyncio.get_running_loop().call_soon(self._flush)
         self._said.append(frame(channel.encoder.encode(message)))
@@ -68,7 +95,8 @@ class HostLink:
     def _flush(self) -> None:
         said, self._said = self._said, []
         if self._writer is not None:
-            self._writer.write(b"".join(said))
+            with contextlib.suppress(OSError):  # the channel has just ended, which its reader is about to say
+                self._writer.write(b"".join(said))
             point("engine.said")
 
     async def run(self) -> None:
@@ -81,7 +109,7 @@ class HostLink:
         try:
             while True:
                 reason = "the keeper closed the channel"
-                writer: asyncio.StreamWriter | None = None
+                writer: Writer | None = None
                 try:
                     reader, writer = await self.service.channel()
                     if await self._serve(reader, writer):
@@ -107,6 +135,9 @@ class HostLink:
                     await asyncio.wait_for(self._ending.wait(), pause)
         finally:
             self._over.set()
+            close: Callable[[], Awaitable[None]] | None = getattr(self.service, "close", None)
+            if close is not None:
+                await close()
 
     async def shutdown(self, patience: float) -> None:
         """Tell the keeper that all is over, and wait until it has gone, at most `patience` seconds.
@@ -118,7 +149,7 @@ class HostLink:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._over.wait(), patience)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _serve(self, reader: Reader, writer: Writer) -> bool:
         framer = Framer()
         attached = False
         writer.write(frame(channel.encoder.encode(self._attach)))

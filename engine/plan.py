@@ -288,7 +288,8 @@ def waits_for(state: State, trial: Trial) -> str:
     if state.status in ("STOPPING", "STOPPED", "PAUSED", "DONE", "ERROR"):
         return f"the experiment is {state.status}{before}"
     if state.hosts and not any(host.connected for host in state.hosts.values()):
-        return f"no host is reached{before}"
+        reasons = "; ".join(host.reason for host in state.hosts.values() if host.reason)
+        return f"no host is reached{f' ({reasons})' if reasons else ''}{before}"
     if state.settings.in_process:
         return f"the next ask() gets it{before}"
     parent = unfinished_parent(state, trial)

@@ -411,9 +411,11 @@ def _tell_end(state: State, fact: Fact, trial: Trial, status: str) -> None:
 
 
 def _host(state: State, event: Host) -> None:
-    host = state.hosts.setdefault(event.name, HostState(event.name))
-    host.connected = event.state == "connected"
-    host.clock, host.pid, host.reason = event.clock, event.pid, event.reason
+    known, host = event.name in state.hosts, state.hosts.setdefault(event.name, HostState(event.name))
+    was, host.connected = host.connected, event.state == "connected"
+    if host.connected or was or not known:  # else there is another reason for the same absence
+        host.clock = event.clock
+    host.pid, host.reason = event.pid, event.reason
     state.clock = max(state.clock, event.clock)
     if not host.connected:
         return

@@ -257,7 +257,7 @@ def test_advisor_is_folded_into_the_tuner() -> None:
         ("trial_gpu_number = 1", "trial_gpu_number: found 1: not yet on the platform local"),
         ("multi_thread = 1", "multi_thread: found 1; allowed: true or false"),
         ("use_annotation = true", "use_annotation: found true: not yet"),
-        ("training_service = { platform = 'remote' }", "found 'remote': not yet; allowed: local"),
+        ("training_service = { platform = 'kubeflow' }", "found 'kubeflow': not yet; allowed: local"),
         ("training_service = { platform = 'loco' }", "found 'loco': unknown platform; allowed: local"),
         ("shared_storage = { storage_type = 'NFS' }", "shared_storage: not yet"),
         ("log_level = 'inof'", "did you mean info?"),

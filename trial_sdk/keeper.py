@@ -376,7 +376,7 @@ class Keeper:
             TUNE_CHECKPOINT_DIR=os.fspath(launch.folder.path.parents[2] / "checkpoints"),
             TUNE_CODE_DIR=message.cwd,
             TUNE_SOCKET=os.fspath(self.path),
-            NNI_PLATFORM="local",
+            NNI_PLATFORM=message.env.get("NNI_PLATFORM", "local"),
             NNI_EXP_ID=experiment,
             NNI_TRIAL_JOB_ID=launch.trial,
             NNI_TRIAL_SEQ_ID=str(message.number),
