@@ -11,6 +11,7 @@ import sys
 import sysconfig
 import tarfile
 import tempfile
+import weakref
 import zipfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -39,13 +40,16 @@ class Packed:
     """A compressed tar in a file that has no name: its size, its digest, and its bytes, for any number of machines."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._fd = file
+        """Takes `file` over, as long as this lives."""
+        self._fd = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self._fd)
         digest = hashlib.blake2b(digest_size=32)
         file.seek(0)
         self.size = 0
         while data := file.read(_PIECE):
             digest.update(data)
             self.size += len(data)
+        file.close()
         self.digest = digest.hexdigest()
 
     @property
@@ -56,7 +60,7 @@ class Packed:
     async def pieces(self) -> AsyncIterator[bytes]:
         """The bytes."""
         offset = 0
-        while data := os.pread(self._fd.fileno(), _PIECE, offset):
+        while data := os.pread(self._fd, _PIECE, offset):
             offset += len(data)
             yield data
 
