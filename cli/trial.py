@@ -1,7 +1,8 @@
-"""`tune trial kill` ends single trials of a running experiment, `tune trial add` queues ones with your parameters."""
+"""`tune trial`: `kill` ends single trials, `add` queues ones with your parameters, `fetch` brings their files here."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,6 +11,7 @@ from cyclopts import Parameter
 
 from ..engine.client import ask, write_offline
 from ..engine.errors import TuneError, UsageError
+from ..engine.mirror import Mirror
 from ..engine.points import gate, read
 from ..engine.requests import AskKill, AskTrial, Refused
 from .reading import actor, find_trial, note, opened, printable, say
@@ -17,15 +19,21 @@ from .reading import actor, find_trial, note, opened, printable, say
 _EXAMPLES = {
     "kill": "Give their numbers or ids, e.g. tune trial kill 3 5",
     "add": "Give their parameters, e.g. tune trial add '{\"lr\": 0.1}'",
+    "fetch": "Give their numbers or ids, e.g. tune trial fetch 3 5",
 }
 
 
 def trial(
-    action: Annotated[Literal["kill", "add"], Parameter(help="kill: end trials; add: queue new ones.")],
+    action: Annotated[
+        Literal["kill", "add", "fetch"],
+        Parameter(help="kill: end trials; add: queue new ones; fetch: bring their files."),
+    ],
     /,
     *trials: Annotated[
         str,
-        Parameter(help="To kill: numbers or ids. To add: parameters as a JSON object, or @FILE with one or a list."),
+        Parameter(
+            help="To kill, to fetch: numbers or ids. To add: parameters as a JSON object, or @FILE with one or a list."
+        ),
     ],
     id: Annotated[
         str | None, Parameter(help="Id of the experiment. Left out: the only running one, else the newest.")
@@ -35,10 +43,30 @@ def trial(
 
     An added trial has a number like any other and counts for max_trial_number. It runs before those that the tuner
     proposes; of an experiment that does not run, with its next resume.
+
+    What a trial on another host has written is brought into its folder here, $TUNE_HOME/ID/trials/TRIAL.
     """
     if not trials:
         raise UsageError(f"tune trial {action}: which trials?", _EXAMPLES[action])
-    return _kill(trials, id) if action == "kill" else _add(trials, id)
+    return {"kill": _kill, "add": _add, "fetch": _fetch}[action](trials, id)
+
+
+def _fetch(trials: tuple[str, ...], reference: str | None) -> int:
+    with opened(reference) as experiment:
+        folder, state = experiment.folder, experiment.state
+        found = {one.number: one for one in (find_trial(state, text) for text in trials)}
+
+    async def all_of_them() -> None:
+        mirror = Mirror(folder, state.settings)
+        try:
+            for one in found.values():
+                path = await mirror.folder(one)
+                say(f"trial {one.number} ({one.id}): {printable(str(path))}")
+        finally:
+            await mirror.close()
+
+    asyncio.run(all_of_them())
+    return 0
 
 
 def _kill(trials: tuple[str, ...], reference: str | None) -> int:

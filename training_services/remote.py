@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -112,6 +112,15 @@ class Remote:
         new = [key for key in shown if key.public_data not in kept]
         return [_fingerprint(key) for key in shown], list(map(_fingerprint, known)), lambda: _ssh.trust(machine, new)
 
+    @staticmethod
+    async def files(own: TrainingService, host: str, experiment: str) -> RemoteFiles | None:
+        """Access to an experiment's files on one of the machines; None when it is none of them. `Unreachable`."""
+        machine = next((one for one in own.machine_list if one.name == host), None)
+        if machine is None:
+            return None
+        connection = await _ssh.connect(machine)
+        return RemoteFiles(connection, await _ssh.open_session(connection, machine), machine, experiment)
+
     # -- the channel ----------------------------------------------------------------------------------------------
     async def channel(self) -> tuple[Reader, Writer]:
         """A fresh connection to the keeper, which is started when it is not there. `Unreachable`."""
@@ -178,6 +187,33 @@ class Remote:
             with contextlib.suppress(asyncssh.Error, OSError, TimeoutError):
                 async with asyncio.timeout(2):
                     await self._connection.wait_closed()
+
+
+class RemoteFiles:
+    """The files of an experiment on a machine."""
+
+    def __init__(
+        self, connection: asyncssh.SSHClientConnection, opened: Session, machine: Machine, experiment: str
+    ) -> None:
+        self._connection, self._opened = connection, opened
+        self._folder = f"{machine.folder}/experiments/{experiment}"
+
+    async def read(self, path: str, offset: int, limit: int) -> tuple[int, bytes]:
+        """A file's size now, and a piece of it."""
+        answer = await self._opened.order("read", folder=self._folder, path=path, offset=offset, limit=limit)
+        return int(answer["size"]), str(answer["data"]).encode("latin-1")
+
+    async def take(self, path: str, limit: int) -> AsyncIterator[bytes]:
+        """A folder as a compressed tar."""
+        answer = await self._opened.order("take", patience=UPLOAD, folder=self._folder, path=path, limit=limit)
+        async for data in self._opened.bytes(int(answer["size"])):
+            yield data
+        await self._opened.answer()
+
+    async def close(self) -> None:
+        """End the connection."""
+        self._opened.close()
+        self._connection.close()
 
 
 # -- what a machine is and has ----------------------------------------------------------------------------------------
