@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import select
 import signal
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -41,6 +44,21 @@ def begun(bench: Bench, seen: Seen, **fields: Any) -> tuple[Any, int]:
 def at(seen: Seen, view: str) -> None:
     """Go to a view of the page that is open."""
     seen.page.evaluate("view => { location.hash = view }", view)
+
+
+@contextlib.contextmanager
+def viewed(bench: Bench, experiment: Any) -> Iterator[str]:
+    """The link of a `tune view` of an experiment, which ends with the block."""
+    process = bench.spawn("view", experiment.id, "--port", "0")
+    assert process.stdout is not None
+    try:
+        assert select.select([process.stdout], [], [], 60)[0], "no link was printed"
+        yield process.stdout.readline().split()[-1]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    finally:
+        process.kill()
+        process.communicate(timeout=10)
 
 
 def ended(experiment: Any) -> None:
@@ -80,43 +98,40 @@ def test_it_lives_and_does_what_it_is_told(bench: Bench, seen: Seen) -> None:
 def test_every_view_the_slider_the_keys_the_theme_and_a_phone(bench: Bench, seen: Seen) -> None:
     experiment = bench.experiment(trial_command=bench.fake(steps=3), max_trial_number=6, trial_concurrency=2)
     experiment.run()
-    process = bench.spawn("view", experiment.id, "--port", "0")
-    assert process.stdout is not None
-    page = seen.page
-    page.goto(process.stdout.readline().split()[-1])
-    expect(page.locator("#progress")).to_contain_text("6")
-    for view, sign in VIEWS.items():
-        at(seen, view)
-        expect(page.locator(sign).first).to_be_visible()
-    for figure in ("intermediate", "parallel", "slice", "contour", "importance", "edf", "rank", "timeline"):
-        at(seen, f"figures/{figure}")
-        expect(page.locator("#figure .main-svg").first).to_be_visible()
-    for key, view in (("t", "trials"), ("l", "log"), ("o", "overview")):
-        page.keyboard.press(key)
-        expect(page).to_have_url(re.compile(f"#{view}$"))
-    before = page.locator("html").get_attribute("data-theme")
-    page.keyboard.press("d")
-    expect(page.locator("html")).not_to_have_attribute("data-theme", before or "")
-    at(seen, "trials")
-    page.locator("input[name=filter]").fill("number<2")
-    expect(page.locator("#count")).to_have_text("2 of 6 trials")
-    page.locator("input[name=filter]").fill("")
-    page.locator("input[type=range]").evaluate(
-        "slider => { slider.value = 3; slider.dispatchEvent(new Event('input')) }"
-    )
-    expect(page.locator("#count")).to_have_text("0 of 0 trials")
-    expect(page.locator("#moment")).to_contain_text("event 3 of")
-    page.get_by_role("button", name="Now").click()
-    expect(page.locator("#count")).to_have_text("6 of 6 trials")
-    page.locator(".line").first.click()
-    expect(page.locator("h1")).to_contain_text("Trial ")
-    page.set_viewport_size({"width": 380, "height": 780})
-    at(seen, "overview")
-    expect(page.locator("#progress")).to_be_visible()
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    expect(page.locator("button[name=stop]")).to_be_disabled()  # there is nobody to ask
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    with viewed(bench, experiment) as url:
+        page = seen.page
+        page.goto(url)
+        expect(page.locator("#progress")).to_contain_text("6")
+        for view, sign in VIEWS.items():
+            at(seen, view)
+            expect(page.locator(sign).first).to_be_visible()
+        for figure in ("intermediate", "parallel", "slice", "contour", "importance", "edf", "rank", "timeline"):
+            at(seen, f"figures/{figure}")
+            expect(page.locator("#figure .main-svg").first).to_be_visible()
+        for key, view in (("t", "trials"), ("l", "log"), ("o", "overview")):
+            page.keyboard.press(key)
+            expect(page).to_have_url(re.compile(f"#{view}$"))
+        before = page.locator("html").get_attribute("data-theme")
+        page.keyboard.press("d")
+        expect(page.locator("html")).not_to_have_attribute("data-theme", before or "")
+        at(seen, "trials")
+        page.locator("input[name=filter]").fill("number<2")
+        expect(page.locator("#count")).to_have_text("2 of 6 trials")
+        page.locator("input[name=filter]").fill("")
+        page.locator("input[type=range]").evaluate(
+            "slider => { slider.value = 3; slider.dispatchEvent(new Event('input')) }"
+        )
+        expect(page.locator("#count")).to_have_text("0 of 0 trials")
+        expect(page.locator("#moment")).to_contain_text("event 3 of")
+        page.get_by_role("button", name="Now").click()
+        expect(page.locator("#count")).to_have_text("6 of 6 trials")
+        page.locator(".line").first.click()
+        expect(page.locator("h1")).to_contain_text("Trial ")
+        page.set_viewport_size({"width": 380, "height": 780})
+        at(seen, "overview")
+        expect(page.locator("#progress")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        expect(page.locator("button[name=stop]")).to_be_disabled()  # there is nobody to ask
 
 
 def test_a_page_goes_on_after_a_kill_and_a_resume(bench: Bench, seen: Seen) -> None:
@@ -183,17 +198,13 @@ def test_hostile_names_are_text(bench: Bench, seen: Seen) -> None:
 def test_without_the_link_there_is_nothing(bench: Bench, seen: Seen) -> None:
     experiment = bench.experiment(trial_command=bench.fake(steps=1), max_trial_number=1)
     experiment.run()
-    process = bench.spawn("view", experiment.id, "--port", "0")
-    assert process.stdout is not None
-    url = process.stdout.readline().split()[-1]
-    page = seen.page
-    page.goto(url.partition("?")[0])
-    assert "link that tune printed" in page.content()
-    page.goto(url)
-    expect(page.locator("#id")).to_have_text(experiment.id)
-    assert "token" not in page.url and page.evaluate("document.cookie") == ""
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    with viewed(bench, experiment) as url:
+        page = seen.page
+        page.goto(url.partition("?")[0])
+        assert "link that tune printed" in page.content()
+        page.goto(url)
+        expect(page.locator("#id")).to_have_text(experiment.id)
+        assert "token" not in page.url and page.evaluate("document.cookie") == ""
 
 
 @pytest.mark.parametrize("count", [10_000])
@@ -223,25 +234,22 @@ def test_ten_thousand_trials(bench: Bench, seen: Seen, count: int) -> None:
         ]
         for n in range(count)
     ]
-    process = bench.spawn("view", experiment.id, "--port", "0")
-    assert process.stdout is not None
-    page = seen.page
-    page.goto(process.stdout.readline().split()[-1])
-    expect(page.locator("#id")).to_have_text(experiment.id)
-    page.evaluate(
-        """async (rows) => {
-            const { store } = await import('/static/store.js');
-            for (const row of rows) store.trials.set(row.number, row);
-        }""",
-        [dict(zip(COLUMNS, row, strict=True)) for row in many],
-    )
-    at(seen, "trials")
-    expect(page.locator("#count")).to_have_text(f"{count} of {count} trials")
-    assert page.locator(".line").count() < 120  # only what can be seen is there
-    page.get_by_role("columnheader", name="Result").click()
-    page.get_by_role("columnheader", name="Result").click()
-    expect(page.locator(".line").first).to_contain_text(str(count - 1))
-    page.locator(".table").evaluate("table => { table.scrollTop = table.scrollHeight }")
-    expect(page.locator(".line", has_text=re.compile("^0SUCCEEDED"))).to_be_visible()
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    with viewed(bench, experiment) as url:
+        page = seen.page
+        page.goto(url)
+        expect(page.locator("#id")).to_have_text(experiment.id)
+        page.evaluate(
+            """async (rows) => {
+                const { store } = await import('/static/store.js');
+                for (const row of rows) store.trials.set(row.number, row);
+            }""",
+            [dict(zip(COLUMNS, row, strict=True)) for row in many],
+        )
+        at(seen, "trials")
+        expect(page.locator("#count")).to_have_text(f"{count} of {count} trials")
+        assert page.locator(".line").count() < 120  # only what can be seen is there
+        page.get_by_role("columnheader", name="Result").click()
+        page.get_by_role("columnheader", name="Result").click()
+        expect(page.locator(".line").first).to_contain_text(str(count - 1))
+        page.locator(".table").evaluate("table => { table.scrollTop = table.scrollHeight }")
+        expect(page.locator(".line", has_text=re.compile("^0SUCCEEDED"))).to_be_visible()
