@@ -49,6 +49,10 @@ bench-tuners *OPTIONS:
 bench-fidelity *OPTIONS:
     .venv/bin/python benchmarks/fidelity.py {{OPTIONS}}
 
+# Trials over SSH beside the same trials on this host: start, trials a second, results a second, memory.
+bench-remote TRIALS='60' ROUNDS='3':
+    .venv/bin/python benchmarks/remote.py {{TRIALS}} {{ROUNDS}}
+
 # Build the wheel into dist/ and check what is in it.
 wheel:
     rm -rf build dist src/*.egg-info
