@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from . import visualization
     from .engine.ask_tell import AskTell, NoMoreTrials, NoTrialYet, StudyEnded, TunerBroke
     from .engine.experiment import Experiment
-    from .engine.experiment_config import ExperimentConfig
+    from .engine.experiment_config import ExperimentConfig, RemoteMachineConfig
     from .trial_sdk import (
         get_attempt,
         get_current_parameter,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 _ENGINE = {  # names, and their modules there
     "Experiment": "experiment",
-    "ExperimentConfig": "experiment_config",
+    **dict.fromkeys(("ExperimentConfig", "RemoteMachineConfig"), "experiment_config"),
     **dict.fromkeys(("AskTell", "NoMoreTrials", "NoTrialYet", "StudyEnded", "TunerBroke"), "ask_tell"),
 }
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "ExperimentConfig",
     "NoMoreTrials",
     "NoTrialYet",
+    "RemoteMachineConfig",
     "StudyEnded",
     "TunerBroke",
     "get_attempt",

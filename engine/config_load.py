@@ -716,8 +716,11 @@ class _Reader:
                         self.wrong(self.place("machine", name), f"{path} is no file; allowed: a file that exists")
             found.append(fields)
         made: list[Machine] = []
+        unnamed = [fields for fields in found if "name" not in fields]
+        names = [_machine_name(fields, [other for other in unnamed if other is not fields]) for fields in unnamed]
+        for fields, name in zip(unnamed, names, strict=True):
+            fields["name"] = name
         for index, fields in enumerate(found):
-            fields.setdefault("name", _machine_name(fields, [other for other in found if other is not fields]))
             if any(one.name == fields["name"] for one in made) or fields["name"] == "local":
                 at = (*self.place("training_service", "machine_list"), index)
                 self.wrong(at, f"found the name {fields['name']} twice; allowed: a name of its own (name = ...)")
@@ -947,7 +950,7 @@ class _Reader:
 def _machine_name(fields: Mapping[str, Any], others: list[dict[str, Any]]) -> str:
     """What tells a machine from the others: its host, with the port or the user where that is needed."""
     name = str(fields["host"])
-    same = [other for other in others if other["host"] == name and "name" not in other]
+    same = [other for other in others if other["host"] == name]
     if same and fields.get("port", 22) != 22:
         name = f"{name}:{fields['port']}"
         same = [other for other in same if other.get("port", 22) == fields["port"]]

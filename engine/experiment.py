@@ -217,7 +217,7 @@ class Experiment:
 
     def __init__(
         self,
-        config_or_platform: ExperimentConfig | str | None = None,
+        config_or_platform: ExperimentConfig | str | list[str] | None = None,
         id: str | None = None,
         *,
         objective: Callable[[dict[str, Any]], Any] | None = None,

@@ -94,16 +94,27 @@ class TrainingServiceConfig(_Fields):
 
     _section = "training_service"
 
-    def __init__(self, platform: str | None = None, **fields: Any) -> None:
+    def __init__(self, platform: str | list[str] | None = None, **fields: Any) -> None:
         super().__init__(**fields)
         if platform is not None:
             self.platform = platform
 
 
+class RemoteMachineConfig(_Fields):
+    """A machine of the platform remote, an entry of `training_service.machine_list`: `host`, and what belongs to it."""
+
+    _section = "machine"
+
+    def __init__(self, host: str | None = None, **fields: Any) -> None:
+        super().__init__(**fields)
+        if host is not None:
+            self.host = host
+
+
 class ExperimentConfig(_Fields):
     """One experiment. `tuner`, `assessor`, `advisor` and `training_service` are there from the start."""
 
-    def __init__(self, training_service_platform: str | None = None, **fields: Any) -> None:
+    def __init__(self, training_service_platform: str | list[str] | None = None, **fields: Any) -> None:
         super().__init__()
         self._values["training_service"] = TrainingServiceConfig(training_service_platform)
         for name in ("tuner", "assessor", "advisor"):
@@ -145,6 +156,8 @@ class ExperimentConfig(_Fields):
 
 def _plain(value: Any) -> Any:
     """A value of Python's as a config file would hold it: paths are texts, tuples lists."""
+    if isinstance(value, _Fields):
+        return value.mapping()
     if isinstance(value, os.PathLike):
         return os.fspath(cast("os.PathLike[str]", value))
     if isinstance(value, Mapping):
