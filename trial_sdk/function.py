@@ -6,6 +6,7 @@ multi-phase mode it is called again and again until there are no more parameters
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import json
@@ -23,7 +24,8 @@ def load(folder: Path) -> Callable[[dict[str, Any]], Any]:
     """The function that objective.json names, out of its module or out of objective.py."""
     said = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     sys.path[:0] = [entry for entry in said["path"] if entry not in sys.path]
-    os.chdir(said["folder"])
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # another machine has no such folder
+        os.chdir(said["folder"])
     if said["module"]:
         found: Any = importlib.import_module(said["module"])
     else:
