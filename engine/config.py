@@ -72,6 +72,15 @@ class TrainingService(Struct, frozen=True, kw_only=True):
     machine_list: list[Machine] = []
 
 
+class Terms(Struct, frozen=True, kw_only=True):
+    """How a host may be used: what its machine says, and for the rest its training service."""
+
+    slots: int | None = None  # trials at once; None: as many as trial_concurrency allows
+    use_active_gpu: bool = False
+    max_trial_number_per_gpu: int = 1
+    gpu_indices: list[int] | None = None  # None: all
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """One experiment, resolved. Durations are texts such as "40m"; None means no limit, or not given."""
 
@@ -113,6 +122,22 @@ class Config(Struct, frozen=True, kw_only=True):
         return [self.training_service] if isinstance(self.training_service, TrainingService) else self.training_service
 
     @property
+    def terms(self) -> dict[str, Terms]:
+        """How each host may be used, by its name; a service that is no machine list has one host, named as it is."""
+        found: dict[str, Terms] = {}
+        for service in self.training_services:
+            for machine in service.machine_list or [None]:
+                name = service.platform if machine is None else machine.name
+                found[name] = _terms(service, machine)
+        return found
+
+    @property
+    def shares_files(self) -> bool:
+        """Whether a trial finds another one's checkpoint wherever it runs."""
+        services = self.training_services
+        return len(services) == 1 and services[0].platform == "local"
+
+    @property
     def in_process(self) -> bool:
         """Whether a program asks and tells by itself (engine/ask_tell.py): no command is ever started."""
         return self.trial_command == IN_PROCESS
@@ -121,6 +146,19 @@ class Config(Struct, frozen=True, kw_only=True):
 IN_PROCESS = "(AskTell)"  # the trial_command of a study that a program asks and tells: no shell could run it
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Config)
+
+
+def _terms(service: TrainingService, machine: Machine | None) -> Terms:
+    def said(name: str) -> Any:
+        own = getattr(machine, name) if machine is not None else None
+        return own if own is not None else getattr(service, name)
+
+    return Terms(
+        slots=machine.slots if machine is not None else service.slots,
+        use_active_gpu=bool(said("use_active_gpu")),
+        max_trial_number_per_gpu=said("max_trial_number_per_gpu"),
+        gpu_indices=said("gpu_indices"),
+    )
 
 
 def only_in_process(name: str) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from ..trial_sdk import channel
 from . import config as config_room
 from .events import (
     EMPTY,
+    Devices,
     Event,
     Host,
     Import,
@@ -25,9 +26,11 @@ from .events import (
     Launched,
     Metric,
     NewTrial,
+    NotLaunched,
     NotYet,
     Parameter,
     RequestParameter,
+    SetAside,
     Status,
     Stop,
     Thinned,
@@ -37,13 +40,14 @@ from .events import (
     Update,
 )
 from .events import Exhausted as ExhaustedFact
-from .reduce import open_phase, sender_name
+from .reduce import AT_ONCE, SOON, failed_at_once, open_phase, sender_name
 from .requests import (
     AskImport,
     AskKill,
     AskStop,
     AskTrial,
     AskUpdate,
+    DevicesFound,
     Due,
     Exited,
     Flooded,
@@ -51,6 +55,7 @@ from .requests import (
     HostDown,
     HostUp,
     NeverStarted,
+    NotFree,
     NotStarted,
     Refused,
     Reported,
@@ -65,7 +70,7 @@ from .requests import (
     TunerHangs,
 )
 from .space import SpaceError, parse
-from .state import State, Trial
+from .state import HostState, State, Trial
 
 
 class Draft(NamedTuple):
@@ -85,6 +90,8 @@ KILLED = {
     "max_trial_duration": "EARLY_STOPPED",
     "max_silence": "FAILED",
 }
+FIRST_ASIDE = 30_000_000  # us that a host is set aside at first; each time in a row for twice as long
+LONGEST_ASIDE = 30 * 60_000_000
 _json: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 
@@ -123,16 +130,15 @@ def decide(state: State, request: Request, clock: int) -> list[Draft]:
                 status, reason = KILLED.get(trial.kill, "SYS_CANCELED"), trial.kill
             elif request.reason == channel.KEEPER_DIED:
                 status = "SYS_CANCELED"  # not the trial's doing: it gets another attempt
-            return [Draft(TrialEnd(request.attempt, status, reason=reason, clock=clock), trial.number)]
-        case NeverStarted():
-            trial = _launch_of(state, request.trial_id, request.attempt)
-            if trial is None or not trial.launching:
+            return _ended(state, trial, TrialEnd(request.attempt, status, reason=reason, clock=clock))
+        case NeverStarted() | NotFree():
+            return _not_started(state, request, clock)
+        case DevicesFound():
+            host = state.hosts.get(request.host)
+            known = host is not None and (host.devices, host.devices_reason) == (request.devices, request.reason)
+            if host is None or (known and not host.refused):
                 return []
-            if trial.kill:
-                status = KILLED.get(trial.kill, "SYS_CANCELED")
-                return [Draft(TrialEnd(request.attempt, status, reason=trial.kill, clock=clock), trial.number)]
-            phase = open_phase(state, trial)
-            return [Draft(Launch(request.attempt, trial.host, phase or 0, trial.code), trial.number)]
+            return [Draft(Devices(request.host, clock, request.devices, request.reason))]
         case Exited():
             return _exited(state, request, clock)
         case Silent():
@@ -300,7 +306,45 @@ def _exited(state: State, request: Exited, clock: int) -> list[Draft]:
         else:
             reason = f"exit code {code}"
     stderr = request.stderr if status == "FAILED" else ""
-    return [Draft(TrialEnd(request.attempt, status, code, reason, stderr, request.ended, clock), trial.number)]
+    return _ended(state, trial, TrialEnd(request.attempt, status, code, reason, stderr, request.ended, clock))
+
+
+def _not_started(state: State, request: NeverStarted | NotFree, clock: int) -> list[Draft]:
+    """Nothing was made of a launch: it is asked for again, with other devices if it could not have its own."""
+    trial = _launch_of(state, request.trial_id, request.attempt)
+    if trial is None or not trial.launching or request.host not in ("", trial.host):
+        return []
+    if trial.kill:
+        status = KILLED.get(trial.kill, "SYS_CANCELED")
+        return [Draft(TrialEnd(request.attempt, status, reason=trial.kill, clock=clock), trial.number)]
+    if isinstance(request, NotFree):
+        return [Draft(NotLaunched(request.attempt, request.devices, request.reason, clock), trial.number)]
+    phase = open_phase(state, trial)
+    return [Draft(Launch(request.attempt, trial.host, phase or 0, trial.code, trial.devices), trial.number)]
+
+
+def _ended(state: State, trial: Trial, end: TrialEnd) -> list[Draft]:
+    """The end of an attempt, and that its host is set aside, when it is one too many that failed there at once."""
+    drafts = [Draft(end, trial.number)]
+    host = state.hosts.get(trial.host)
+    if host is None or host.aside_until or host.failures + 1 < AT_ONCE or not failed_at_once(trial, end):
+        return drafts
+    if not any(_does_well(state, other, end.clock) for other in state.hosts.values() if other is not host):
+        return drafts  # what fails everywhere is no host's fault
+    reason = (
+        f"{host.failures + 1} trials in a row failed within {SOON // 1_000_000} s there and not elsewhere, "
+        f"the last one was trial {trial.number} ({end.reason})"
+    )
+    until = end.clock + min(FIRST_ASIDE << min(host.aside, 20), LONGEST_ASIDE)
+    return [*drafts, Draft(SetAside(host.name, end.clock, until, reason))]
+
+
+def _does_well(state: State, host: HostState, clock: int) -> bool:
+    """Whether trials end well on this host, or one has been running there for a while."""
+    if not host.usable:
+        return False
+    running = (state.trial(number) for number in host.trials)
+    return host.well or any(one.status == "RUNNING" and clock - one.clock > 5 * SOON for one in running)
 
 
 def _due(state: State, clock: int) -> list[Draft]:
@@ -318,6 +362,8 @@ def _due(state: State, clock: int) -> list[Draft]:
             drafts.append(Draft(Kill(trial.attempt, "max_trial_duration", why=f"it ran for {longest}"), number))
     lost = lost_after(state)
     for host in state.hosts.values():
+        if host.aside_until and clock >= host.aside_until:
+            drafts.append(Draft(SetAside(host.name, clock)))
         if host.connected or clock - host.clock < lost:
             continue
         for number in state.active:

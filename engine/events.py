@@ -19,6 +19,8 @@ from typing import Annotated, Any, ClassVar, get_args
 import msgspec
 from msgspec import Raw, Struct
 
+from ..trial_sdk.channel import Device
+
 EMPTY = Raw(b"")
 Index = Annotated[int, msgspec.Meta(ge=0)]  # checked as a body is read: a log may come from anywhere
 
@@ -179,6 +181,18 @@ class Launch(Struct, frozen=True, omit_defaults=True):
     host: str
     phase: Index = 0  # where a multi-phase trial goes on
     code: str = ""  # hash of the code directory
+    devices: list[str] = []  # uuids of the devices of its host that it gets
+
+
+class NotLaunched(Struct, frozen=True, omit_defaults=True):
+    """The host could not give the attempt its devices, and has made nothing of it: it waits again."""
+
+    KIND: ClassVar[str] = "NOT_LAUNCHED"
+    VER: ClassVar[int] = 1
+    attempt: Index
+    devices: list[str]  # uuids of those that could not be had
+    reason: str
+    clock: int
 
 
 class Launched(Struct, frozen=True, omit_defaults=True):
@@ -241,6 +255,28 @@ class Host(Struct, frozen=True, omit_defaults=True):
     reason: str = ""
 
 
+class Devices(Struct, frozen=True, omit_defaults=True):
+    """Which devices a host has, and what is wrong with the others, or why it has none."""
+
+    KIND: ClassVar[str] = "DEVICES"
+    VER: ClassVar[int] = 1
+    host: str
+    clock: int
+    devices: list[Device] = []
+    reason: str = ""
+
+
+class SetAside(Struct, frozen=True, omit_defaults=True):
+    """A host on which trials failed at once, one after the other, gets none for a while; `until` 0: it is back."""
+
+    KIND: ClassVar[str] = "SET_ASIDE"
+    VER: ClassVar[int] = 1
+    host: str
+    clock: int
+    until: int = 0  # on the run clock, us
+    reason: str = ""
+
+
 class Thinned(Struct, frozen=True, omit_defaults=True):
     """The flood policy left out intermediates `first` to `last` (numbers in the sender's spool)."""
 
@@ -265,11 +301,14 @@ Event = (
     | Exhausted
     | TunerError
     | Launch
+    | NotLaunched
     | Launched
     | Metric
     | Kill
     | TrialEnd
     | Host
+    | Devices
+    | SetAside
     | Thinned
 )
 

@@ -17,7 +17,19 @@ from ..trial_sdk import channel, spool
 from ..trial_sdk.crash_point import point
 from ..trial_sdk.wire import Framer, Report, WireError, decode, frame
 from .flood import thinned
-from .requests import Exited, Flooded, HostDown, HostUp, NeverStarted, NotStarted, Reported, Request, Started
+from .requests import (
+    DevicesFound,
+    Exited,
+    Flooded,
+    HostDown,
+    HostUp,
+    NeverStarted,
+    NotFree,
+    NotStarted,
+    Reported,
+    Request,
+    Started,
+)
 
 _log = structlog.get_logger("host")
 _READ = 1 << 18
@@ -69,9 +81,12 @@ class HostLink:
         submit: Callable[[Request], None],
         acknowledge: Callable[[str, int, str, int], None],
         waits: Callable[[str, int, str, int], None],
+        *,
+        devices: bool = False,
     ) -> None:
+        """`devices`: whether the host is to say which devices it has."""
         self.service, self.name = service, service.name
-        self._attach = channel.Attach(experiment, epoch)
+        self._attach = channel.Attach(experiment, epoch, devices=devices)
         self._submit, self._acknowledge, self._waits = submit, acknowledge, waits
         self._adapt: Callable[[channel.Launch], channel.Launch] = getattr(service, "adapt", lambda launch: launch)
         self._writer: Writer | None = None
@@ -190,7 +205,11 @@ class HostLink:
             case channel.LaunchFailed():
                 self._submit(NotStarted(message.trial, message.attempt, message.reason))
             case channel.NeverLaunched():
-                self._submit(NeverStarted(message.trial, message.attempt))
+                self._submit(NeverStarted(message.trial, message.attempt, self.name))
+            case channel.NotLaunched():
+                self._submit(NotFree(self.name, message.trial, message.attempt, message.devices, message.reason))
+            case channel.Inventory():
+                self._submit(DevicesFound(self.name, message.devices, message.reason))
             case channel.Exited():
                 self._submit(
                     Exited(message.trial, message.attempt, message.code, message.ended, message.reason, message.stderr)

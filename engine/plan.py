@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from .decide import Draft, lost_after, microseconds, phase_limit
 from .events import Kill, Launch, RequestParameter, Status
+from .placement import Room, home_of, never, why_not
 from .reduce import open_phase
 from .state import OpenAsk, State, Trial
 
@@ -92,7 +93,7 @@ def intents(state: State, code: Callable[[], str]) -> list[Draft]:
         return drafts
     if state.status == "PAUSED":
         return []
-    pause = _brake(state)
+    pause = _brake(state) or (never(state) if state.ready and not state.active else "")
     if pause:
         return [Draft(Status("PAUSED", pause, state.clock))]
     drafts = _launches(state, code)
@@ -136,25 +137,25 @@ def _brake(state: State) -> str:
 
 
 def _launches(state: State, code: Callable[[], str]) -> list[Draft]:
-    if not state.ready or state.time_up:
-        return []
     free = state.settings.trial_concurrency - len(state.active)
-    load = {host.name: 0 for host in state.hosts.values() if host.connected}
-    if free <= 0 or not load:
+    if not state.ready or state.time_up or free <= 0 or not state.queues.roomy:
         return []
-    for number in state.active:
-        if (name := state.trial(number).host) in load:
-            load[name] += 1
+    room, full = Room(state), False
     drafts: list[Draft] = []
     for trial in map(state.trial, state.ready):
         if len(drafts) == free:
             break
-        if unfinished_parent(state, trial) is not None:
+        home = home_of(state, trial)
+        if (full and not home) or unfinished_parent(state, trial) is not None:
             continue
-        phase = open_phase(state, trial)
-        name = min(load, key=load.__getitem__)  # the host with the fewest trials; of equals the first
-        load[name] += 1
-        drafts.append(Draft(Launch(trial.attempt, name, phase or 0, code()), trial.number))
+        place = room.on(home) if home else room.anywhere()
+        if place is not None:
+            phase = open_phase(state, trial)
+            drafts.append(Draft(Launch(trial.attempt, place.host, phase or 0, code(), place.devices), trial.number))
+        elif not home:
+            full = True
+            if state.settings.shares_files:
+                break  # the others want the same
     return drafts
 
 
@@ -272,6 +273,7 @@ def deadline(state: State) -> int | None:
             for trial in map(state.trial, state.active)
             if trial.status == "RUNNING" and not trial.kill
         ]
+    due += [host.aside_until for host in state.hosts.values() if host.aside_until]
     away = [host for host in state.hosts.values() if not host.connected]
     if away and state.active:
         lost = lost_after(state)
@@ -296,4 +298,6 @@ def waits_for(state: State, trial: Trial) -> str:
     if parent is not None:
         return f"waits for the end of trial {parent}, whose checkpoint it continues{before}"
     used = len(state.active)
+    if used < state.settings.trial_concurrency and (why := why_not(state, trial)):
+        return f"{why}{before}"
     return f"waits for a slot: {used} of {state.settings.trial_concurrency} are in use{before}"

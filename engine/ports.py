@@ -85,6 +85,7 @@ class Ports:
         """Open a log for reading, in any thread."""
         return Reader(path)
 
-    async def start_tuner(self, output: Path) -> TunerProcess:
-        """Start a tuner host; what it prints goes to `output`. `OSError` when it can't be started."""
-        return await start_tuner_host(output)
+    async def start_tuner(self, output: Path, gpus: list[int] | None = None) -> TunerProcess:
+        """Start a tuner host; what it prints goes to `output`. `gpus`: what it may use, None: as the environment has
+        it. `OSError` when it can't be started."""
+        return await start_tuner_host(output, gpus)

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from . import config as config_room
 from .events import (
+    Devices,
     EngineStarted,
     Exhausted,
     Experiment,
@@ -27,9 +28,11 @@ from .events import (
     Launched,
     Metric,
     NewTrial,
+    NotLaunched,
     NotYet,
     Parameter,
     RequestParameter,
+    SetAside,
     Status,
     Stop,
     Thinned,
@@ -39,9 +42,12 @@ from .events import (
     Update,
 )
 from .objectives import is_better, judge, step, with_result
+from .placement import missing_indices
 from .plugins import Ended, Imported, LimitsChanged, Outcome, Reported, SpaceChanged, Suggested, TrialEnded
 from .state import Best, HostState, OpenAsk, Phase, Ranked, Sender, State, Trial
 
+AT_ONCE = 3  # so many trials in a row that fail at once set their host aside
+SOON = 2_000_000  # us from the start to an end that is at once
 _json: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 
@@ -62,6 +68,7 @@ def reduce(state: State, fact: Fact) -> None:
         case Experiment():
             state.id, state.seed, state.created_us = event.id, event.seed, fact.wall_us
             state.config = config_room.decode(bytes(event.config))
+            state.terms = state.config.terms
         case EngineStarted():
             _engine_started(state, event)
         case Status():
@@ -121,6 +128,9 @@ def reduce(state: State, fact: Fact) -> None:
         case Launch():
             assert fact.trial is not None
             _launch(state, fact, state.trial(fact.trial), event)
+        case NotLaunched():
+            assert fact.trial is not None
+            _not_launched(state, state.trial(fact.trial), event)
         case Launched():
             assert fact.trial is not None
             _launched(state, fact, state.trial(fact.trial), event)
@@ -136,6 +146,10 @@ def reduce(state: State, fact: Fact) -> None:
             _trial_end(state, fact, state.trial(fact.trial), event)
         case Host():
             _host(state, event)
+        case Devices():
+            _devices(state, event)
+        case SetAside():
+            _set_aside(state, event)
         case Thinned():
             sender = _sender(state, fact)
             if sender is not None:
@@ -174,7 +188,10 @@ def _engine_started(state: State, event: EngineStarted) -> None:
     for host in state.hosts.values():
         if host.connected:  # its silence counts from here on, not from when it was reached
             host.connected, host.clock = False, state.clock
+        host.failures = host.aside = host.aside_until = 0
+        host.well, host.aside_reason = False, ""
     queues = state.queues
+    queues.roomy = {}
     queues.probe, queues.launch, queues.stop, queues.answer, queues.forget = [], [], [], [], []
     queues.lost = []
     queues.asked = []
@@ -280,7 +297,9 @@ def _launch(state: State, fact: Fact, trial: Trial, event: Launch) -> None:
         state.ready.remove(trial.number)
     if (event.code and trial.code and event.code != trial.code) or _code_changed(state, trial, event):
         _warn(state, f"the code directory changed before trial {trial.number} (attempt {event.attempt})")
-    trial.attempt, trial.host, trial.code = event.attempt, event.host, event.code
+    _leave(state, trial)
+    trial.attempt, trial.host, trial.code, trial.devices = event.attempt, event.host, event.code, event.devices
+    _enter(state, trial)
     trial.launching, trial.kill, trial.force, trial.reason = True, "", False, ""
     trial.pid = trial.exit_code = None
     trial.stderr, trial.started_us, trial.ended_us = "", 0, 0
@@ -290,6 +309,19 @@ def _launch(state: State, fact: Fact, trial: Trial, event: Launch) -> None:
             phase.final = None
     state.active[trial.number] = None
     state.queues.launch.append(trial.number)
+
+
+def _not_launched(state: State, trial: Trial, event: NotLaunched) -> None:
+    if event.attempt != trial.attempt or not trial.launching:
+        return
+    host = state.hosts.get(trial.host)
+    if host is not None:
+        host.refused |= dict.fromkeys(event.devices, event.reason)
+    _leave(state, trial)
+    trial.launching, trial.host, trial.devices = False, "", []
+    state.active.pop(trial.number, None)
+    state.ready.appendleft(trial.number)
+    state.clock = max(state.clock, event.clock)
 
 
 def _code_changed(state: State, trial: Trial, event: Launch) -> bool:
@@ -356,6 +388,8 @@ def _trial_end(state: State, fact: Fact, trial: Trial, event: TrialEnd) -> None:
         return
     queues = state.queues
     if trial.active:
+        _leave(state, trial)
+        _judge_host(state, trial, event)
         if event.status == "LOST":
             state.lost.setdefault(trial.host, []).append((trial.id, trial.attempt))
         else:
@@ -420,6 +454,8 @@ def _host(state: State, event: Host) -> None:
     if not host.connected:
         return
     queues = state.queues
+    host.devices, host.devices_reason, host.refused = None, "", {}  # what it says next counts
+    queues.roomy[event.name] = None
     queues.lost += state.lost.get(event.name, [])
     for number in state.active:
         trial = state.trial(number)
@@ -432,6 +468,53 @@ def _host(state: State, event: Host) -> None:
             queues.stop.append(number)
 
 
+def _devices(state: State, event: Devices) -> None:
+    host = state.hosts.setdefault(event.host, HostState(event.host))
+    host.devices, host.devices_reason, host.refused = event.devices, event.reason, {}
+    state.clock = max(state.clock, event.clock)
+    state.queues.roomy[event.host] = None
+    terms = state.terms.get(event.host)
+    missing = missing_indices(host, terms) if terms is not None else []
+    if missing:
+        there = ", ".join(str(device.index) for device in event.devices) or "none"
+        warning = f"host {event.host} has no GPU {', '.join(missing)}, which its gpu_indices names; it has: {there}"
+        if warning not in state.warnings:
+            _warn(state, warning)
+
+
+def _set_aside(state: State, event: SetAside) -> None:
+    host = state.hosts.setdefault(event.host, HostState(event.host))
+    host.aside_until, host.aside_reason = event.until, event.reason
+    state.clock = max(state.clock, event.clock)
+    if event.until:
+        host.aside += 1
+        host.failures = AT_ONCE - 1  # when it is back, one more is enough
+        _warn(state, f"host {event.host} is set aside for {(event.until - event.clock) / 1e6:g} s: {event.reason}")
+    else:
+        state.queues.roomy[event.host] = None
+
+
+def _judge_host(state: State, trial: Trial, event: TrialEnd) -> None:
+    """What the end of an attempt says of its host."""
+    host = state.hosts.get(trial.host)
+    if host is None or event.status not in ("SUCCEEDED", "EARLY_STOPPED", "FAILED"):
+        return
+    if failed_at_once(trial, event):
+        host.failures, host.well = host.failures + 1, False
+    else:
+        host.failures = 0
+        if event.status != "FAILED":
+            host.well, host.aside = True, 0
+
+
+def failed_at_once(trial: Trial, event: TrialEnd) -> bool:
+    """Whether an attempt could not be started, or failed within `SOON` and had reported nothing."""
+    if event.status != "FAILED" or trial.kill:
+        return False
+    reported = any(phase.intermediate or phase.final is not None for phase in trial.phases)
+    return trial.launching or (not reported and event.clock - trial.clock < SOON)
+
+
 # -- what several facts share -----------------------------------------------------------------------------------------
 def _sender(state: State, fact: Fact) -> Sender | None:
     """The sender of a trial's report, made when it is first heard; None when its trial is unknown."""
@@ -440,6 +523,29 @@ def _sender(state: State, fact: Fact) -> Sender | None:
         _, attempt, process = fact.sender.split(".", 2)
         sender = state.senders[fact.sender] = Sender(fact.trial, int(attempt), process)
     return sender
+
+
+def _enter(state: State, trial: Trial) -> None:
+    """It takes its place on its host."""
+    host = state.hosts.get(trial.host)
+    if host is not None:
+        host.trials[trial.number] = None
+        for uuid in trial.devices:
+            host.using.setdefault(uuid, []).append(trial.number)
+
+
+def _leave(state: State, trial: Trial) -> None:
+    """Its place on its host, if it has one, is free."""
+    host = state.hosts.get(trial.host)
+    if host is None or trial.number not in host.trials:
+        return
+    del host.trials[trial.number]
+    for uuid in trial.devices:
+        users = [number for number in host.using.get(uuid, ()) if number != trial.number]
+        host.using[uuid] = users
+        if not users:
+            del host.using[uuid]
+    state.queues.roomy[trial.host] = None
 
 
 def _set_status(state: State, trial: Trial, status: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from ..trial_sdk.channel import Device
 from ..trial_sdk.wire import Report
 
 
@@ -71,6 +72,25 @@ class NeverStarted(Struct, frozen=True):
 
     trial_id: str
     attempt: int
+    host: str = ""  # that says so, "" when it can be only one
+
+
+class NotFree(Struct, frozen=True):
+    """A launch did not happen, since these of its devices can't be had: it may be done later, or elsewhere."""
+
+    host: str
+    trial_id: str
+    attempt: int
+    devices: list[str]
+    reason: str
+
+
+class DevicesFound(Struct, frozen=True):
+    """What devices a host has, and what is wrong with the others."""
+
+    host: str
+    devices: list[Device]
+    reason: str
 
 
 class Exited(Struct, frozen=True):
@@ -208,6 +228,8 @@ Request = (
     | Started
     | NotStarted
     | NeverStarted
+    | NotFree
+    | DevicesFound
     | Exited
     | Silent
     | Due

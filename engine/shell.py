@@ -29,7 +29,7 @@ from ..trial_sdk.crash_point import point
 from . import config as config_room
 from . import recall
 from .code_hash import CodeHash
-from .config import Config
+from .config import Config, Terms
 from .decide import Draft, decide, microseconds
 from .door import Watcher
 from .errors import TuneError
@@ -436,8 +436,8 @@ class Engine:
         for message in messages:
             if isinstance(message, channel.Launch):
                 trial = self.state.trial(message.number)
-                if not trial.active or trial.attempt != message.attempt:
-                    continue  # it was given up meanwhile
+                if not trial.active or trial.attempt != message.attempt or trial.host != host:
+                    continue  # it was given up meanwhile, or goes elsewhere
                 self._heard[trial.number] = self.clock.monotonic()
             link.send(message)
 
@@ -446,6 +446,7 @@ class Engine:
         trial, settings = state.trial(number), state.settings
         phase = open_phase(state, trial) or 0
         known = phase < len(trial.phases)
+        terms = state.terms.get(trial.host, Terms())
         return channel.Launch(
             trial.id,
             trial.attempt,
@@ -458,6 +459,9 @@ class Engine:
             [],
             python_folder(settings.python),
             settings.multi_phase,
+            trial.devices if settings.trial_gpu_number is not None else None,
+            terms.use_active_gpu,
+            terms.max_trial_number_per_gpu,
         )
 
     # -- the tuner ------------------------------------------------------------------------------------------------
@@ -497,11 +501,17 @@ class Engine:
             TUNER_TIMEOUT,
             self.submit,
             self._history,
-            self._ports.start_tuner,
+            functools.partial(self._ports.start_tuner, gpus=settings.tuner_gpu_indices),
         )
         for service in services:
             self._links[service.name] = HostLink(
-                service, state.id, self._epoch, self.submit, self._acknowledge, self._trial_waits
+                service,
+                state.id,
+                self._epoch,
+                self.submit,
+                self._acknowledge,
+                self._trial_waits,
+                devices=bool(settings.trial_gpu_number),
             )
         state.queues.dirty = True
         self._plan()

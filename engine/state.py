@@ -15,7 +15,8 @@ from typing import Any, cast
 import msgspec
 from msgspec import Raw, Struct
 
-from .config import Config
+from ..trial_sdk.channel import Device
+from .config import Config, Terms
 from .plugins import Observation
 
 TRIAL_STATUSES = (
@@ -78,6 +79,7 @@ class Trial(Struct):
     failures: int = 0  # attempts that ended FAILED or LOST
     code: str = ""
     continues: int | None = None
+    devices: list[str] = []  # uuids of those that its attempt has
 
     @property
     def active(self) -> bool:
@@ -123,6 +125,21 @@ class HostState(Struct):
     clock: int = 0  # since when
     pid: int = 0
     reason: str = ""
+    trials: dict[int, None] = {}  # the numbers of those that are active here
+    devices: list[Device] | None = None  # None: not known, or not asked
+    devices_reason: str = ""
+    using: dict[str, list[int]] = {}  # by a device's uuid: which of these trials have it
+    refused: dict[str, str] = {}  # by uuid: why the host could not give it; until it speaks of its devices again
+    failures: int = 0  # trials that failed at once, one after the other
+    well: bool = False  # a trial has ended otherwise, since the last of these
+    aside: int = 0  # how often it was set aside in a row
+    aside_until: int = 0  # run clock in us; 0: it is not aside
+    aside_reason: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """Whether it may get trials at all."""
+        return self.connected and not self.aside_until
 
 
 class Best(Struct):
@@ -154,6 +171,7 @@ class Queues(Struct):
     asked: list[int] = []  # the asks that are with the tuner: one, or with a concurrent one many
     news: list[Observation] = []
     told: int = 0  # seq of the last TrialEnded; `last_told` holds that of what every tuner observes
+    roomy: dict[str, None] = {}  # the hosts that may have room; plan takes those out that have none
     dirty: bool = True
 
 
@@ -189,6 +207,7 @@ class State(Struct):
     front: list[Ranked] = []  # with several objectives: the Pareto front, of infeasible ones while there are no others
     last_told: int = 0  # seq of the last fact that the tuner observes
     senders: dict[str, Sender] = {}
+    terms: dict[str, Terms] = {}  # by host, as the config has them
     hosts: dict[str, HostState] = {}
     lost: dict[str, list[tuple[str, int]]] = {}  # by host: the launches that were given up with it
     metrics: int = 0
@@ -241,7 +260,7 @@ class State(Struct):
         values = [
             getattr(self, name)
             for name in self.__struct_fields__
-            if name not in ("queues", "tell", "tell_intermediates", "tell_more", "concurrent")
+            if name not in ("queues", "terms", "tell", "tell_intermediates", "tell_more", "concurrent")
         ]
         return hashlib.blake2b(msgspec.msgpack.encode(values, enc_hook=_plain), digest_size=16).hexdigest()
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable
@@ -19,6 +20,7 @@ from typing import Protocol
 
 import structlog
 
+from ..trial_sdk.devices import CUDA
 from ..trial_sdk.wire import Framer, WireError
 from . import host_wire
 from .plan import AskTuner
@@ -62,8 +64,10 @@ class _Started:
         return await self._process.wait()
 
 
-async def start_tuner_host(output: Path) -> TunerProcess:
-    """Start a tuner host; what it prints goes to `output`. `OSError` when it can't be started."""
+async def start_tuner_host(output: Path, gpus: list[int] | None = None) -> TunerProcess:
+    """Start a tuner host; what it prints goes to `output`. `gpus`: those that it may use (by their indices in NVML's
+    order), None: as the environment has it. `OSError` when it can't be started."""
+    chosen = {CUDA: ",".join(map(str, gpus)), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if gpus is not None else {}
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-P", "-m", "tune.engine.tuner_host", str(theirs.fileno())]
     try:
@@ -75,6 +79,7 @@ async def start_tuner_host(output: Path) -> TunerProcess:
                 stderr=file,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
+                env={**os.environ, **chosen},
             )
     except OSError:
         ours.close()

@@ -16,15 +16,17 @@ from .wire import VERSION
 # -- engine -> keeper -------------------------------------------------------------------------------------------------
 class Attach(Struct, frozen=True, tag="attach"):
     """First on every connection. A keeper serves one engine, the newest: an older epoch is refused, the same or a
-    newer one replaces the connection that is there."""
+    newer one replaces the connection that is there. With `devices` it is to say what devices there are (Inventory)."""
 
     experiment: str
     epoch: int
     version: int = VERSION
+    devices: bool = False
 
 
 class Launch(Struct, frozen=True, tag="launch"):
-    """Start a trial's attempt. Answered by Launched or LaunchFailed; started at most once however often it is said."""
+    """Start a trial's attempt. Answered by Launched, LaunchFailed, or NotLaunched when its devices can't be had;
+    started at most once however often it is said."""
 
     trial: str
     attempt: int
@@ -37,6 +39,9 @@ class Launch(Struct, frozen=True, tag="launch"):
     unset: list[str] = []  # taken out of it
     path: str = ""  # put in front of PATH
     multi_phase: bool = False
+    devices: list[str] | None = None  # uuids of those that it may use; None: whatever the keeper's environment says
+    share: bool = False  # also those that trials of other experiments use
+    most: int = 1  # trials on one device
 
 
 class Probe(Struct, frozen=True, tag="probe"):
@@ -129,6 +134,38 @@ class LaunchFailed(Struct, frozen=True, tag="launch_failed"):
     reason: str
 
 
+class NotLaunched(Struct, frozen=True, tag="not_launched"):
+    """These of the launch's devices can't be had now: nothing was made, it may be launched here or elsewhere.
+
+    An Inventory follows when that has changed.
+    """
+
+    trial: str
+    attempt: int
+    devices: list[str]
+    reason: str  # of the first one
+
+
+class Device(Struct, frozen=True, omit_defaults=True):
+    """A device of a host. `memory` in bytes; `busy`: a process that is no trial of this experiment computes on it;
+    `leases`: how many trials of other experiments hold it."""
+
+    index: int
+    uuid: str
+    name: str = ""
+    memory: int = 0
+    busy: bool = False
+    leases: int = 0
+
+
+class Inventory(Struct, frozen=True, tag="inventory"):
+    """The devices that trials can be given here, after Attached and when it has changed, for an engine that wants
+    to know. `reason`: what is wrong with the others, or why there are none."""
+
+    devices: list[Device] = []
+    reason: str = ""
+
+
 class NeverLaunched(Struct, frozen=True, tag="never_launched"):
     """The answer to a Probe of a launch that has no folder: it may be launched."""
 
@@ -181,7 +218,20 @@ class Flood(Struct, frozen=True, tag="flood"):
 
 
 ToKeeper = Attach | Launch | Probe | Stop | Ack | Answer | Forget | Shutdown
-FromKeeper = Attached | Refused | Over | Launched | LaunchFailed | NeverLaunched | Reports | TrialWaits | Exited | Flood
+FromKeeper = (
+    Attached
+    | Refused
+    | Over
+    | Inventory
+    | Launched
+    | LaunchFailed
+    | NotLaunched
+    | NeverLaunched
+    | Reports
+    | TrialWaits
+    | Exited
+    | Flood
+)
 
 encoder = msgspec.msgpack.Encoder()
 to_keeper: msgspec.msgpack.Decoder[ToKeeper] = msgspec.msgpack.Decoder(ToKeeper)

@@ -28,6 +28,9 @@ K11  A keeper that has had no engine for the lease ends its trials (`reason` say
 K12  Garbage on a connection ends that connection only, and so does a trial that does not read.
 K13  One engine, the newest: an older epoch is refused, the same or a newer one replaces the connection that is there.
 K14  At its start it takes over every launch whose `alive` is held.
+K15  The devices of a launch are leased before anything of it is made, against all experiments of the user (leases.py);
+     when they can't be had nothing is made, and NotLaunched is said. An engine that wants to know hears of the devices
+     when it has attached, whenever something about them has changed, and when refused ones could be had again.
 """
 
 from __future__ import annotations
@@ -47,16 +50,18 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from . import channel, control_group, process_tree, wire
+from . import channel, control_group, devices, process_tree, wire
 from .control_group import Group
 from .crash_point import VARIABLE, point
 from .forwarding import Forwarder
 from .launches import NAME, Owner
+from .leases import Lease, refusals
 from .machine import Machine, Socket
 from .peers import Connection, Key, Launch, log
 from .socket_dir import is_private, make_private, socket_path
 
 TICK = 1.0
+LOOK = 2.0  # seconds between two looks at the devices
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -89,6 +94,11 @@ class Keeper:
         self._heard = self.machine.monotonic()
         self._socket: Socket | None = None
         self._epoch_file = folder / "keeper.epoch"
+        self.seen: devices.Look | None = None
+        self._looking = False
+        self._looked = 0.0
+        self._inventory: channel.Inventory | None = None  # as the present engine knows it
+        self._refused: list[tuple[channel.Launch, set[str]]] = []  # since then: for want of these devices
 
     # -- life ---------------------------------------------------------------------------------------------------------
     async def run(self, path: Path, ready: Callable[[], bool]) -> None:
@@ -140,6 +150,8 @@ class Keeper:
                 self._check(launch)
             if launch.told and self.forward.engine is not None:
                 self.forward.look(launch)
+        if self.machine.monotonic() - self._looked > LOOK:
+            self._look_soon()
         if self._socket is not None and not self._socket.bound():
             make_private(self.path.parent)
             self._socket.close()
@@ -220,6 +232,7 @@ class Keeper:
         self._forget_sent()
         connection.send(channel.Attached(self.me.host, self.me.keeper, self.me.boot))
         self._tell_trials(connected=True)
+        self._look_soon()
 
     def _epoch(self) -> int:
         try:
@@ -240,6 +253,7 @@ class Keeper:
     def _forget_sent(self) -> None:
         """What the last engine was sent and told does not count for the next one (K4)."""
         self.forward.reset()
+        self._inventory, self._refused = None, []
         for launch in list(self.launches.values()):
             launch.told = launch.exited_said = False
             if launch.over:
@@ -291,8 +305,23 @@ class Keeper:
 
     # -- launching ----------------------------------------------------------------------------------------------------
     def _launch(self, message: channel.Launch) -> None:
-        """K2."""
+        """K2, K15."""
         key = _key(message.trial, message.attempt)
+        with contextlib.ExitStack() as block:
+            if message.devices and not self._path(key).is_dir():
+                try:
+                    block.enter_context(self.machine.leases().alone())
+                except OSError as error:
+                    log(f"devices can't be leased, so other experiments may use them too: {error}")
+                refused = self._refusals(message)
+                if refused:
+                    self._say_devices()
+                    self._refused.append((message, set(refused)))
+                    self.forward.say(channel.NotLaunched(*key, list(refused), next(iter(refused.values()))))
+                    return
+            self._make(key, message)
+
+    def _make(self, key: Key, message: channel.Launch) -> None:
         path = self._path(key)
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -331,6 +360,7 @@ class Keeper:
             _link(folder.path.parent / name, f"{launch.attempt}/{name}")
         alive = folder.lock()
         try:
+            self._lease(launch, message)
             pid = self.machine.spawn(
                 folder.path,
                 message.command,
@@ -363,6 +393,10 @@ class Keeper:
         env = {name: value for name, value in os.environ.items() if name not in message.unset}
         env.pop(VARIABLE, None)  # the keeper's own, and no trial's
         env.update(message.env)
+        if message.devices is not None:
+            seen = self.seen or devices.Look()
+            chosen = [device for device in seen.devices if device.uuid in message.devices]
+            env.update(devices.environment(chosen, seen.variable))
         if message.path:
             env["PATH"] = message.path + os.pathsep + env.get("PATH", os.defpath)
         output, experiment = os.fspath(launch.folder.path.parent), self.experiment
@@ -480,6 +514,70 @@ class Keeper:
 
     def _path(self, key: Key) -> Path:
         return self.trials / key[0] / str(key[1])
+
+    # -- devices ------------------------------------------------------------------------------------------------------
+    def _wanted(self) -> bool:
+        """Whether there is an engine that wants to know of the devices."""
+        engine = self.forward.engine
+        return engine is not None and engine.engine is not None and engine.engine.devices
+
+    def _look_soon(self) -> None:
+        if self._wanted() and not self._looking:
+            self._looking = True
+            self._task(self._look(), "devices")
+
+    async def _look(self) -> None:
+        try:
+            self.seen = await self.machine.devices()
+        finally:
+            self._looking, self._looked = False, self.machine.monotonic()
+        self._say_devices()
+
+    def _say_devices(self) -> None:
+        """Tell the engine of the devices, if that is news."""
+        if self.seen is None or not self._wanted():
+            return
+        held = self.machine.leases().held()
+        inventory = channel.Inventory([self._device(one, held) for one in self.seen.devices], self.seen.reason)
+        freed = any(devices - self._refusals(message).keys() for message, devices in self._refused)
+        if inventory == self._inventory and not freed:
+            return
+        self._inventory, self._refused = inventory, []
+        self.forward.say(inventory)
+
+    def _device(self, found: devices.Found, held: list[Lease]) -> channel.Device:
+        mine = os.fspath(self.folder)
+        holders = [lease for lease in held if found.uuid in lease.devices]
+        others = [lease for lease in holders if lease.experiment != mine]
+        leased = len(holders) > len(others)
+        busy = any(not self._is_ours(pid, leased=leased) for pid in found.pids)
+        return channel.Device(found.index, found.uuid, found.name, found.memory, busy, len(others))
+
+    def _is_ours(self, pid: int, *, leased: bool) -> bool:
+        """Whether a process on a device is a trial's of this experiment.
+
+        One that is not to be seen here (it lives in another pid namespace) is taken for one where a trial has a lease.
+        """
+        folder = self.machine.processes.launch_dir(pid)
+        if folder is not None:
+            return folder.startswith(os.fsencode(self.trials) + b"/")
+        return leased and self.machine.processes.read(pid) is None
+
+    def _refusals(self, message: channel.Launch) -> dict[str, str]:
+        """Which devices of a launch can't be had now, and why."""
+        wanted = message.devices or []
+        known = [device.uuid for device in self.seen.devices] if self.seen is not None else []
+        missing = {uuid: "it is not there just now" for uuid in wanted if uuid not in known}
+        held = self.machine.leases().held()
+        return missing | refusals(held, os.fspath(self.folder), wanted, share=message.share, most=message.most)
+
+    def _lease(self, launch: Launch, message: channel.Launch) -> None:
+        if message.devices:
+            lease = Lease(os.fspath(self.folder), os.fspath(launch.folder.path), message.devices)
+            try:
+                self.machine.leases().add(lease)
+            except OSError as error:
+                log(f"no lease for {launch.folder.path}: {error}")
 
     # -- the end ------------------------------------------------------------------------------------------------------
     def _watch(self, launch: Launch) -> None:

@@ -11,12 +11,15 @@ import os
 import resource
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from . import control_group, process_tree, waiter
+from .devices import Finder, Look
 from .launches import Folder, Owner, me
+from .leases import Leases
 
 
 class Socket:
@@ -44,6 +47,9 @@ class Machine:
     """The real machine, for the process that this is."""
 
     processes = process_tree.REAL
+
+    def __init__(self) -> None:
+        self._finder = Finder()
 
     def settle(self, reap: Callable[[], None], end: Callable[[], None]) -> None:
         """Make this process a keeper: open files, signals (`reap` on SIGCHLD, `end` on SIGTERM), no hang-up."""
@@ -76,6 +82,29 @@ class Machine:
     def groups(folder: Path) -> control_group.Groups | str:
         """The control groups for the experiment in `folder`; in words why there are none."""
         return control_group.choose(folder)
+
+    async def devices(self) -> Look:
+        """What devices this host has just now."""
+        loop = asyncio.get_running_loop()
+        told: asyncio.Future[Look] = loop.create_future()
+
+        def tell(found: Look) -> None:
+            if not told.done():
+                told.set_result(found)
+
+        def work() -> None:
+            found = self._finder.look(os.environ, Path.home())
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(tell, found)
+
+        # A thread of its own that nobody waits for at the end: a driver that hangs must not keep the keeper.
+        threading.Thread(target=work, name="devices", daemon=True).start()
+        return await told
+
+    @staticmethod
+    def leases() -> Leases:
+        """The leases of devices on this host, of all experiments of this user."""
+        return Leases(Path.home() / ".tune" / ".leases" / socket.gethostname())
 
     def folder(self, path: Path) -> Folder:
         """A launch's folder."""

@@ -216,7 +216,7 @@ class SimPorts(Ports):
     def read_log(self, path: Path) -> contextlib.AbstractContextManager[SimReader]:
         return contextlib.nullcontext(SimReader(self.world.disk))
 
-    async def start_tuner(self, output: Path) -> SimTunerProcess:
+    async def start_tuner(self, output: Path, gpus: list[int] | None = None) -> SimTunerProcess:
         loop = self.world.loop
         await asyncio.sleep(self.dice.uniform(0.0, 0.01))
         node = loop.node(f"{self.node.name}.tuner{len(self.tuners)}")
