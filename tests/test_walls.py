@@ -19,7 +19,7 @@ ARROWS = {
     "cli": {"engine", "portal"},
 }
 PURE = (
-    *("events", "state", "reduce", "decide", "plan", "requests", "recall"),
+    *("events", "state", "reduce", "decide", "placement", "plan", "requests", "recall"),
     *("space", "plugins", "constraints", "objectives"),
 )
 IMPURE = {

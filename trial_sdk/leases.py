@@ -50,7 +50,7 @@ class Leases:
         """The leases that are held now; those that have ended are taken away."""
         found: list[Lease] = []
         try:
-            paths = sorted(path for path in self.folder.iterdir() if path.suffix == ".json")
+            paths = [path for path in self.folder.iterdir() if path.suffix == ".json"]
         except OSError:  # nobody has ever leased anything, or nobody can
             return []
         for path in paths:
@@ -62,7 +62,7 @@ class Leases:
                 found.append(lease)
             else:  # its lock was taken before it was written, so it is not to come
                 path.unlink(missing_ok=True)
-        return found
+        return sorted(found, key=lambda lease: lease.launch)
 
     def add(self, lease: Lease) -> None:
         """Write a lease, whose launch holds its `alive` already. `OSError`."""

@@ -58,6 +58,8 @@ class Ledger:
         self.met: dict[str, tuple[float, float]] = {}  # by host: when it was reached and lost, last
         self.silent: dict[str, int] = {}  # by host: the run clock when it was lost
         self.lost_at: dict[tuple[int, int], tuple[str, float]] = {}
+        self.refused: set[tuple[int, int]] = set()  # NOT_LAUNCHED, and not asked for again
+        self.devices: dict[str, dict[str, dict[str, Any]]] = {}  # by host and uuid
 
     def add(self, row: Row, now: float) -> None:
         """The next row, durable now."""
@@ -107,6 +109,11 @@ class Ledger:
                 self.parameters[place] = json.dumps(body["parameters"])
             case "LAUNCH":
                 self._launch(trial, body)
+            case "NOT_LAUNCHED":
+                self.active.discard(trial)
+                self.refused.add((trial, body["attempt"]))
+            case "DEVICES":
+                self.devices[body["host"]] = {device["uuid"]: device for device in body.get("devices", [])}
             case "LAUNCHED":
                 key = (trial, body["attempt"])
                 if key in self.launched:
@@ -135,8 +142,28 @@ class Ledger:
         since, until = self.met.get(host, (0.0, 0.0))
         return since > lost and min(until, self.now) - since > 5.0
 
+    def _check_devices(self, trial: int, body: dict[str, Any]) -> None:
+        """P3: a launch gets devices that its host has, as many as it wants, and none that is full or others'."""
+        settings = self.settings
+        given, known = body.get("devices", []), self.devices.get(body["host"], {})
+        if len(set(given)) != settings.wants:
+            self.complain("P3", f"trial {trial} gets the devices {given}, it wants {settings.wants}")
+        others = [self.launches[one, self.order[one][-1]] for one in self.active if one != trial]
+        again = body.get("devices") == self.launches.get((trial, body["attempt"]), {}).get("devices")
+        for uuid in given:
+            users = [one for one in others if one["host"] == body["host"] and uuid in one.get("devices", [])]
+            device = known.get(uuid)
+            if device is None:
+                self.complain("P3", f"trial {trial} gets {uuid}, which its host does not have")
+            elif len(users) >= settings.most:
+                self.complain("P3", f"trial {trial} gets {uuid}, which {len(users)} others have")
+            elif not settings.share and not again and (device.get("busy") or device.get("leases")):
+                self.complain("P3", f"trial {trial} gets {uuid}, which others use")
+
     def _launch(self, trial: int, body: dict[str, Any]) -> None:
         key = (trial, body["attempt"])
+        self._check_devices(trial, body)
+        self.refused.discard(key)
         if key in self.ends:
             self.complain("P3", f"launch {key} is launched after its end")
         if key not in self.launches:  # a launch that never happened may be asked for again

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple
 
-from world import World, settings_of
+from world import World, settings_of, with_devices
 
 
 class Mutant(NamedTuple):
@@ -29,11 +29,13 @@ class Mutant(NamedTuple):
     place: str
     old: str
     new: str
+    devices: bool = False  # whether it takes trials that want devices to see it
 
 
 _DECIDE, _REDUCE, _PLAN = "tune.engine.decide", "tune.engine.reduce", "tune.engine.plan"
 _SHELL, _LINK, _TUNER = "tune.engine.shell:Engine", "tune.engine.host_link:HostLink", "tune.engine.tuner_link:TunerLink"
 _KEEPER, _FORWARD = "tune.trial_sdk.keeper:Keeper", "tune.trial_sdk.forwarding:Forwarder"
+_PLACE = "tune.engine.placement"
 _READER, _FOLDER = "tune.trial_sdk.launches:SpoolReader", "tune.trial_sdk.launches:Folder"
 
 MUTANTS = [
@@ -104,9 +106,9 @@ MUTANTS = [
     ),
     Mutant(
         "a launch that never happened is not repeated",
-        f"{_DECIDE}:decide",
-        "phase = open_phase(state, trial)\n            return [Draft(Launch(",
-        "phase = open_phase(state, trial)\n            return [] and [Draft(Launch(",
+        f"{_DECIDE}:_not_started",
+        "phase = open_phase(state, trial)\n    return [Draft(Launch(",
+        "phase = open_phase(state, trial)\n    return [] and [Draft(Launch(",
     ),
     Mutant("a kill's reason is forgotten", f"{_DECIDE}:_exited", "if trial.kill:", "if False:"),
     Mutant("the lease's end is a failure", f"{_DECIDE}:_exited", 'elif request.reason == "lease":', "elif False:"),
@@ -202,9 +204,7 @@ MUTANTS = [
     ),
     Mutant("a tuner host that ended is not reported", f"{_TUNER}.run", "self._submit(TunerFailed(", "str(("),
     # -- the keeper ---------------------------------------------------------------------------------------------------
-    Mutant(
-        "no mkdir lock", f"{_KEEPER}._launch", "path.mkdir(mode=0o700)\n", "path.mkdir(mode=0o700, exist_ok=True)\n"
-    ),
+    Mutant("no mkdir lock", f"{_KEEPER}._make", "path.mkdir(mode=0o700)\n", "path.mkdir(mode=0o700, exist_ok=True)\n"),
     Mutant(
         "Exited overtakes reports",
         f"{_KEEPER}._maybe_exited",
@@ -244,6 +244,46 @@ MUTANTS = [
     Mutant("signals are exit codes", f"{_FOLDER}.status", "waiter.code(int(text))", "int(text)"),
     Mutant("nobody holds a lock", f"{_FOLDER}.held", "return True", "return False"),
     Mutant("numbers of reports stand still", "tune.trial_sdk.spool:Spool.append", "self.number = number", "pass"),
+    # -- devices ------------------------------------------------------------------------------------------------------
+    Mutant(
+        "one trial too many on a device",
+        f"{_PLACE}:fitting",
+        "< terms.max_trial_number_per_gpu",
+        "<= terms.max_trial_number_per_gpu",
+        True,
+    ),
+    Mutant("a batch gives a device twice", f"{_PLACE}:fitting", "+ more.count(device.uuid)", "", True),
+    Mutant("who computes there does not count", f"{_PLACE}:_unfit", "if device.busy and", "if False and", True),
+    Mutant("half of the devices do", f"{_PLACE}:fitting", "if len(free) >= wants", "if len(free) >= wants / 2", True),
+    Mutant(
+        "a device stays given",
+        f"{_REDUCE}:_leave",
+        "del host.using[uuid]",
+        "host.using[uuid] = [trial.number]",
+        True,
+    ),
+    Mutant(
+        "nobody sees that there is room again", f"{_REDUCE}:_leave", "state.queues.roomy[trial.host] = None", "", True
+    ),
+    Mutant("new devices make no room", f"{_REDUCE}:_devices", "state.queues.roomy[event.host] = None", "", True),
+    Mutant(
+        "refused once, refused for ever", f"{_REDUCE}:_devices", "event.reason, {}", "event.reason, host.refused", True
+    ),
+    Mutant(
+        "what was refused is forgotten", f"{_REDUCE}:_not_launched", "state.ready.appendleft(trial.number)", "", True
+    ),
+    Mutant(
+        "a launch that was refused goes elsewhere as it was", f"{_SHELL}._launch", "trial.devices if", "[] if", True
+    ),
+    Mutant("no leases", f"{_KEEPER}._lease", "self.machine.leases().add(lease)", "pass", True),
+    Mutant("leases don't count", "tune.trial_sdk.leases:refusals", "for device in devices:", "for device in []:", True),
+    Mutant(
+        "freed devices are not told",
+        f"{_KEEPER}._say_devices",
+        "if inventory == self._inventory and not freed:",
+        "if self._inventory is not None:",
+        True,
+    ),
 ]
 
 
@@ -299,7 +339,8 @@ def hunt(index: int, seeds: int) -> tuple[int, int | None, str]:
     """Run histories with a mutant: its index, and the first seed that caught it with the violation."""
     with planted(MUTANTS[index]):
         for seed in range(seeds):
-            outcome = World(settings_of(seed, hosts=1 + seed % 3)).run()
+            settings = settings_of(seed, hosts=1 + seed % 3)
+            outcome = World(with_devices(settings) if MUTANTS[index].devices else settings).run()
             if outcome.violations:
                 return index, seed, outcome.violations[0]
     return index, None, ""

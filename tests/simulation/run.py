@@ -16,12 +16,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from world import World, settings_of
+from world import World, settings_of, with_devices
 
 
-def history(seed: int, hosts: int, events: int, step: int | None, twice: bool) -> tuple[int, list[str], int, int, str]:
+def history(
+    seed: int, hosts: int, events: int, step: int | None, twice: bool, devices: bool
+) -> tuple[int, list[str], int, int, str]:
     """One seed: (seed, violations, step, events, trace)."""
     settings = settings_of(seed, hosts, events, step)
+    if devices:
+        settings = with_devices(settings)
     outcome = World(settings).run()
     violations = outcome.violations
     if twice and not violations and World(settings).run().trace != outcome.trace:
@@ -46,7 +50,15 @@ def simulate(options: argparse.Namespace) -> int:
     started, broken, facts = time.time(), 0, 0
     with ProcessPoolExecutor(options.jobs) as pool:
         runs = [
-            pool.submit(history, seed, options.hosts, options.events, options.step, seed % 10 == 0 or options.twice)
+            pool.submit(
+                history,
+                seed,
+                options.hosts,
+                options.events,
+                options.step,
+                seed % 10 == 0 or options.twice,
+                options.devices,
+            )
             for seed in seeds
         ]
         for run in runs:
@@ -55,7 +67,7 @@ def simulate(options: argparse.Namespace) -> int:
             if violations:
                 broken += 1
                 print(f"seed {seed}: {violations[0]}")
-                where = f"--hosts {options.hosts} --events {options.events}"
+                where = f"--hosts {options.hosts} --events {options.events}{' --devices' * options.devices}"
                 print(f"REPRO: just simulate --seed {seed} {where}  # fault {step} of it")
     wall = round(time.time() - started, 1)
     print(f"{len(seeds)} histories, {facts} events, {broken} with violations, {wall} s")
@@ -80,7 +92,8 @@ def simulate(options: argparse.Namespace) -> int:
 
 def story(options: argparse.Namespace) -> int:
     """Tell one history."""
-    outcome = World(settings_of(options.seed or 0, options.hosts, options.events, options.step), tell=True).run()
+    settings = settings_of(options.seed or 0, options.hosts, options.events, options.step)
+    outcome = World(with_devices(settings) if options.devices else settings, tell=True).run()
     print("\n".join(outcome.story))
     print(outcome.settings, outcome.trace, *outcome.violations, sep="\n")
     return 1 if outcome.violations else 0
@@ -96,6 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--hosts", type=int, default=2)
     parser.add_argument("--events", type=int, default=300, help="about how many events each history has")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--devices", action="store_true", help="the trials want devices")
     parser.add_argument("--twice", action="store_true", help="run each seed twice, not each tenth")
     parser.add_argument("--record", help="append a line to this file")
     parser.add_argument("--tell", action="store_true", help="tell the story of --seed")

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from sim_loop import Node
 
+from tune.trial_sdk.devices import Found, Look
 from tune.trial_sdk.keeper import Keeper
 from tune.trial_sdk.launches import Folder, Owner
+from tune.trial_sdk.leases import Lease, Leases, refusals
 from tune.trial_sdk.machine import Machine
 from tune.trial_sdk.process_tree import Process, Processes
 
@@ -149,6 +151,13 @@ class SimMachine(Machine):
     def groups(self, folder: Path) -> str:  # type: ignore[override]
         return "a simulated host has none"
 
+    async def devices(self) -> Look:
+        await asyncio.sleep(self.host.dice.uniform(0.0, 0.3))
+        return Look(self.host.look())
+
+    def leases(self) -> Leases:  # type: ignore[override]
+        return self.host.leases
+
     def folder(self, path: Path) -> Folder:
         folder = SimFolder(path, self.processes)
         folder.host = self.host
@@ -230,6 +239,44 @@ class Host:
         self.keeper_object: Keeper | None = None
         self.troubled_at = -1e9  # when it was last out of reach
         self.trials: list[Any] = []
+        self.leases = Leases(self.folder / "leases")
+        self.busy: set[int] = set()  # indices of the devices on which a stranger computes
+        self.stranger: SimProcess | None = None
+        self.rivals: dict[str, int] = {}  # by device: the descriptor that holds another experiment's lease
+
+    # -- devices ------------------------------------------------------------------------------------------------------
+    def look(self) -> list[Found]:
+        """Its devices, and who computes on them."""
+        if self.busy and (self.stranger is None or not self.stranger.alive):
+            self.stranger = SimProcess(self, "stranger", 1, None, None)
+        found: list[Found] = []
+        for index in range(self.world.settings.devices):
+            pids = [one.leader.pid for one in self.trials if one.leader.alive and str(index) in one.devices]
+            if index in self.busy and self.stranger is not None:
+                pids.append(self.stranger.pid)
+            found.append(Found(index, f"{self.name}-gpu{index}", "simulated", 1 << 34, str(index), pids))
+        return found
+
+    def rival(self, index: int) -> bool:
+        """Another experiment takes a device, if it can have it."""
+        uuid = f"{self.name}-gpu{index}"
+        with self.leases.alone():
+            if uuid in self.rivals or refusals(self.leases.held(), "rival", [uuid], share=False, most=1):
+                return False
+            folder = self.folder / "rival" / f"{index}.{self.last_pid}.{len(list(self.folder.glob('rival/*')))}"
+            folder.mkdir(parents=True)
+            self.rivals[uuid] = Folder(folder).lock()
+            self.leases.add(Lease("rival", os.fspath(folder), [uuid]))
+        users = [one for one in self.trials if one.leader.alive and str(index) in one.devices]
+        if users and self.keeper is not None and self.up and not users[0].orphaned:
+            self.world.complain("P3", f"a rival can have {uuid}, on which {users[0].trial} runs")
+        return True
+
+    def rival_leaves(self, index: int) -> None:
+        """It gives the device back."""
+        held = self.rivals.pop(f"{self.name}-gpu{index}", None)
+        if held is not None:
+            os.close(held)
 
     def wall(self) -> int:
         """Its wall clock, us."""

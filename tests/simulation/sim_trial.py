@@ -214,6 +214,7 @@ class SimTrial:
         self.host, self.folder, self.env, self.leader = host, folder, env, leader
         self.trial, self.attempt = env["TUNE_TRIAL_ID"], int(env["TUNE_ATTEMPT"])
         self.number = int(env["TUNE_TRIAL_NUMBER"])
+        self.devices = [name for name in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
         self.world = host.world
         self.dice = random.Random(f"{self.world.seed}/{self.trial}/{self.attempt}")
         self.node: Node = self.world.loop.node(f"{host.name}.{self.trial}.{self.attempt}")

@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from sim_machine import EPOCH, Host, SimProcess
 from sim_network import Network
 from sim_trial import SimTrial, Told
 
-from tune.engine.config import Algorithm, Config
+from tune.engine.config import Algorithm, Config, Machine, TrainingService
 from tune.engine.events import Fact, Row, decode
 from tune.engine.home import Folder
 from tune.engine.log import LogFenced, LogIO
@@ -63,6 +63,26 @@ class Settings:
     longest: float = 40.0  # max_trial_duration
     tuner: str = "Random"
     assessor: bool = False
+    devices: int = 0  # of each host
+    wants: int = 0  # trial_gpu_number; 0 here means that it is not set
+    most: int = 1
+    share: bool = False
+    slots: int | None = None
+
+
+def with_devices(settings: Settings) -> Settings:
+    """The same history, but its trials want devices."""
+    dice = random.Random(f"devices {settings.seed}")
+    devices = dice.choice([1, 2, 4])
+    return replace(
+        settings,
+        devices=devices,
+        wants=dice.choice([count for count in (1, 2) if count <= devices]),
+        most=dice.choice([1, 1, 2]),
+        share=dice.random() < 0.3,
+        slots=dice.choice([None, None, 1, 2]),
+        concurrency=max(settings.concurrency, dice.randrange(1, 5)),
+    )
 
 
 def settings_of(seed: int, hosts: int = 1, events: int = 300, faults: int | None = None) -> Settings:
@@ -200,6 +220,24 @@ class World:
             self.complain("P3", f"launch {key} runs, and no LAUNCH is durable")
         if self.ledger.ids.get(trial.trial) != trial.number:
             self.complain("P3", f"launch {key} has number {trial.number}")
+        if self.settings.wants:
+            self._check_devices(trial)
+
+    def _check_devices(self, trial: SimTrial) -> None:
+        """P3: nobody runs on a device that is not given, is full, or is another experiment's."""
+        launch = self.ledger.launches.get((trial.number, trial.attempt), {})
+        key, host = (trial.trial, trial.attempt), trial.host
+        if (trial.number, trial.attempt) in self.ledger.refused or launch.get("host") != host.name:
+            self.complain("P3", f"launch {key} runs on {host.name}, and is not meant to")
+        given = [f"{host.name}-gpu{index}" for index in trial.devices]
+        if sorted(given) != sorted(launch.get("devices", [])):
+            self.complain("P3", f"launch {key} runs with {given}, given were {launch.get('devices')}")
+        for index in trial.devices:
+            users = [one for one in host.trials if one.leader.alive and one is not trial and index in one.devices]
+            if len(users) >= self.settings.most:
+                self.complain("P3", f"launch {key} runs on device {index} of {host.name} beside {len(users)} others")
+            if f"{host.name}-gpu{index}" in host.rivals and not self.settings.share:
+                self.complain("P3", f"launch {key} runs on device {index} of {host.name}, which a rival has")
 
     def check_first(self, trial: SimTrial, phase: int, parameters: Any) -> None:
         """A trial reads its first parameters."""
@@ -297,6 +335,20 @@ class World:
             python="/usr/bin/python3",
             tuner=Algorithm(name=settings.tuner),
             assessor=assessor,
+            trial_gpu_number=settings.wants or None,
+            training_service=self._service(),
+        )
+
+    def _service(self) -> TrainingService:
+        """The hosts as the config names them."""
+        settings = self.settings
+        if not settings.devices:
+            return TrainingService()
+        return TrainingService(
+            platform="remote",
+            use_active_gpu=settings.share,
+            max_trial_number_per_gpu=settings.most,
+            machine_list=[Machine(host=host.name, name=host.name, slots=settings.slots) for host in self.hosts],
         )
 
     async def _engine(self, node: Node, place: int) -> str:
@@ -391,7 +443,7 @@ class World:
             if self.finished:
                 break
             self.step += 1
-            name, fault = self.dice.choice(FAULTS)
+            name, fault = self.dice.choice([*FAULTS, *DEVICE_FAULTS] if settings.devices else FAULTS)
             self.note(f"FAULT {self.step}: {name}")
             self.witness("fault", name, self.step)
             fault(self)
@@ -408,6 +460,9 @@ class World:
         self.weather.spawn_errors = 0.0
         for host in self.hosts:
             host.up, host.full = not host.absent or host.up, False
+            host.busy.clear()
+            for index in range(self.settings.devices):
+                host.rival_leaves(index)
         for node in self.loop.nodes:
             self.loop.go_on(node)
 
@@ -687,6 +742,27 @@ def _spawn_errors(world: World) -> None:
     world.later(5.0, setattr, world.weather, "spawn_errors", 0.0)
 
 
+def _stranger(world: World) -> None:
+    """Somebody computes on a device for a while."""
+    host, index = world.dice.choice(world.hosts), world.dice.randrange(world.settings.devices)
+    host.busy.add(index)
+    world.later(15.0, host.busy.discard, index)
+
+
+def _rival(world: World) -> None:
+    """Another experiment has a device for a while."""
+    host, index = world.dice.choice(world.hosts), world.dice.randrange(world.settings.devices)
+    if host.rival(index):
+        world.note(f"a rival takes device {index} of {host.name}")
+        world.later(15.0, host.rival_leaves, index)
+
+
+def _rivals(world: World) -> None:
+    """Other experiments come and go."""
+    for _ in range(5):
+        world.later(20.0, _rival, world)
+
+
 def _user_kill(world: World) -> None:
     found = world.engine()
     if found is not None and found[1] is not None and not found[1].ended and world.ledger.names:
@@ -711,6 +787,8 @@ def _lie_in_wait(world: World) -> None:
     """Let something happen just when an event of some kind has been committed."""
     kind = world.dice.choice(KINDS)
     world.ambush[kind] = world.dice.choice(AMBUSHES)
+    if world.settings.devices and world.dice.random() < 0.5:  # when a device has just been given back
+        world.ambush["TRIAL_END"] = ("rival takes a device", _rival)
 
 
 def _submit(world: World, found: tuple[Node, Engine | None], request: Any) -> None:
@@ -785,4 +863,9 @@ FAULTS: list[tuple[str, Callable[[World], None]]] = [
     ("user stops", _user_stop),
     ("user updates", _user_update),
     *[("ambush", _lie_in_wait)] * 12,
+]
+DEVICE_FAULTS: list[tuple[str, Callable[[World], None]]] = [
+    *[("stranger on a device", _stranger)] * 3,
+    *[("rival takes a device", _rival)] * 3,
+    *[("rivals come and go", _rivals)] * 4,
 ]
