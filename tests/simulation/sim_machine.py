@@ -372,6 +372,7 @@ class Host:
 
         def begin() -> None:
             if not waiter.alive:
+                told()  # its end of the pipe closes with it
                 return
             (folder / "waiter").write_text(f"{waiter.pid}\n")
             loop.call_in(loop.world, self.dice.uniform(0.0, 0.005), exec_trial)
