@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..engine.placement import host_line
+from ..engine.state import State
 from .reading import (
     Json,
     Opened,
@@ -65,11 +67,20 @@ def _lines(experiment: Opened, seen: dict[str, object]) -> list[tuple[str, str]]
         lines.append(("Best", f"{number_text(best.value)} ({settings.optimize_mode}) trial {best.trial}{phase}"))
         found = seen["best"]
         lines.append(("", json_text(found["parameters"] if isinstance(found, dict) else None)))
-    lines += [
-        (f"Host {printable(host.name)}", f"DISCONNECTED: {printable(host.reason)}")
-        for host in state.hosts.values()
-        if pid is not None and not host.connected and host.reason
-    ]
+    lines += _host_lines(state, running=pid is not None)
     lines.append(("Created", moment(state.created_us)))
     lines.append(("Log", printable(str(experiment.folder.events))))
+    return lines
+
+
+def _host_lines(state: State, *, running: bool) -> list[tuple[str, str]]:
+    """The hosts that are not there; and when there are several, or one with devices, what runs where."""
+    hosts = list(state.hosts.values())
+    told = len(hosts) > 1 or any(host.devices is not None for host in hosts)
+    lines: list[tuple[str, str]] = []
+    for host in hosts:
+        if running and not host.connected and host.reason:
+            lines.append((f"Host {printable(host.name)}", f"DISCONNECTED: {printable(host.reason)}"))
+        elif running and told:
+            lines.append((f"Host {printable(host.name)}", printable(host_line(state, host))))
     return lines

@@ -251,12 +251,6 @@ def _not_yet_if_true(value: Any) -> bool:
     return False
 
 
-def _gpus(value: Any) -> int:
-    if _whole(0)(value) > 0:
-        raise _Wrong(f"found {value}: not yet on the platform local; allowed: 0")
-    return 0
-
-
 _MODE = _one_of("maximize", "minimize")
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "experiment_name": _text,
@@ -268,7 +262,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "max_trial_number": _whole(1),
     "max_experiment_duration": _duration,
     "max_trial_duration": _duration,
-    "trial_gpu_number": _gpus,
+    "trial_gpu_number": _whole(0, 1024),
     "multi_phase": _switch,
     "multi_thread": _switch,
     "max_phase_number": _whole(1),
@@ -312,7 +306,7 @@ _SERVICE: dict[str, Callable[[Any], Any]] = {
     "reuse_mode": _switch,
     "slots": _whole(1, 99_999),
     "machine_list": _each(_table, "machines"),
-    "trial_gpu_number": _gpus,
+    "trial_gpu_number": _whole(0, 1024),
     "trial_command": _text,
     "trial_code_directory": _text,
 }
@@ -475,6 +469,7 @@ class _Reader:
             **values,
         )
         config = self.resolved(config)
+        self.gpus(config)
         self.fail()
         if config.multi_thread and not config.tuner.is_users:
             self.notes.append(f"multi_thread: not used by {config.tuner.name}, whose answers wait for no trial")
@@ -483,6 +478,16 @@ class _Reader:
                 "no max_trial_number and no max_experiment_duration: the experiment runs until it is stopped"
             )
         return config
+
+    def gpus(self, config: Config) -> None:
+        """Whether some host may have as many GPUs as a trial wants, as far as the file says."""
+        wants, several = config.trial_gpu_number or 0, list(config.terms.values())
+        most = max((len(terms.gpu_indices) for terms in several if terms.gpu_indices is not None), default=0)
+        if wants and all(terms.gpu_indices is not None for terms in several) and most < wants:
+            place = self.place("trial_gpu_number")
+            self.wrong(place, f"found {wants}; allowed: at most {most}, since gpu_indices allows no host more")
+        if not wants and any(terms.max_trial_number_per_gpu > 1 for terms in several):
+            self.notes.append("max_trial_number_per_gpu: not used without trial_gpu_number")
 
     def top(self) -> dict[str, _Found]:
         """The file's fields by today's names; 1.x sections are taken apart."""

@@ -151,6 +151,15 @@ def why_not(state: State, trial: Trial) -> str:
     return never(state) or (f"waits for {_gpus(wants)}: {said}" if wants else f"waits for a host: {said}")
 
 
+def host_line(state: State, host: HostState) -> str:
+    """What runs on a host, on one line."""
+    terms = state.terms.get(host.name, _ANY)
+    slots = f", {len(host.trials)} of {terms.slots} slots in use" if terms.slots is not None else ""
+    devices = f"; {_has(host, terms)}{_obstacles(host, terms)}" if host.devices is not None else ""
+    aside = f"; set aside for a while: {host.aside_reason}" if host.aside_until else ""
+    return f"{_trials(host.trials)}{slots}{devices}{aside}"
+
+
 def _says(host: HostState, terms: Terms, wants: int) -> str:
     """Why a trial can't run on this host now."""
     if not host.connected:

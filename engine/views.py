@@ -18,9 +18,10 @@ import msgspec
 from msgspec import Raw
 
 from . import home
+from .config import Terms
 from .events import Row
 from .plan import waits_for
-from .state import Phase, State, Trial
+from .state import HostState, Phase, State, Trial
 
 _encode = msgspec.json.Encoder().encode
 _decode: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
@@ -55,6 +56,40 @@ def status(
         "trial_concurrency": settings.trial_concurrency,
         "port": port,
         "pareto": pareto(state),
+        "hosts": hosts(state),
+    }
+
+
+def hosts(state: State) -> list[dict[str, Any]]:
+    """The hosts, with what runs where. `devices` is None as long as nobody wants any, or the host has not said."""
+    return [_host(state, host) for host in state.hosts.values()]
+
+
+def _host(state: State, host: HostState) -> dict[str, Any]:
+    terms = state.terms.get(host.name, Terms())
+    return {
+        "name": host.name,
+        "connected": host.connected,
+        "reason": host.reason,
+        "aside": host.aside_reason if host.aside_until else None,
+        "slots": terms.slots,
+        "trials": list(host.trials),
+        "devices": None
+        if host.devices is None
+        else [
+            {
+                "index": device.index,
+                "uuid": device.uuid,
+                "name": device.name,
+                "memory": device.memory,
+                "busy": device.busy,
+                "leases": device.leases,
+                "allowed": terms.gpu_indices is None or device.index in terms.gpu_indices,
+                "trials": host.using.get(device.uuid, []),
+            }
+            for device in host.devices
+        ],
+        "devices_reason": host.devices_reason,
     }
 
 
@@ -138,6 +173,7 @@ def trial(state: State, one: Trial, home: str) -> dict[str, Any]:
         "stderr": f"{home}/{one.id}/stderr",
         "phases": phases,
         "continues": one.continues,
+        "devices": one.devices,
     }
 
 

@@ -226,9 +226,6 @@ def status(source: Source, state: State, port: int | None) -> dict[str, Any]:
         "clock": state.clock / 1_000_000,
         "trials_per_hour": rate,
         "eta": left / rate * 3600 if left and rate else None,
-        "hosts": [
-            {"name": host.name, "connected": host.connected, "reason": host.reason} for host in state.hosts.values()
-        ],
         "warnings": list(state.warnings),
         "tuner": state.settings.tuner.title,
         "asking": [{"trial": ask.trial, "reason": ask.reason} for ask in state.asks.values()],

@@ -254,7 +254,11 @@ def test_advisor_is_folded_into_the_tuner() -> None:
         ("[tuner]\ncode_directory = '.'", "found without class_name"),
         ("[assessor]\nname = 'x'", "unknown assessor"),
         ("trial_code_directory = 'gone'", "trial_code_directory: "),
-        ("trial_gpu_number = 1", "trial_gpu_number: found 1: not yet on the platform local"),
+        ("trial_gpu_number = -1", "trial_gpu_number: found -1; allowed: an integer, 0 to 1024"),
+        (
+            "trial_gpu_number = 2\ntraining_service = { platform = 'local', gpu_indices = [3] }",
+            "trial_gpu_number: found 2; allowed: at most 1, since gpu_indices allows no host more",
+        ),
         ("multi_thread = 1", "multi_thread: found 1; allowed: true or false"),
         ("use_annotation = true", "use_annotation: found true: not yet"),
         ("training_service = { platform = 'kubeflow' }", "found 'kubeflow': not yet; allowed: local"),

@@ -38,11 +38,11 @@ from tune.engine.state import TRIAL_STATUSES, State
 START = 1_700_000_000_000_000
 STATUS_KEYS = [
     *("id", "name", "status", "engine_pid", "reason", "counts", "best", "log", "folder", "optimize_mode"),
-    *("max_trial_number", "trial_concurrency", "port", "pareto"),
+    *("max_trial_number", "trial_concurrency", "port", "pareto", "hosts"),
 ]
 TRIAL_KEYS = [
     *("number", "id", "status", "reason", "attempt", "parameters", "final", "intermediate", "pid", "host"),
-    *("exit_code", "created", "started", "ended", "stdout", "stderr", "phases", "continues"),
+    *("exit_code", "created", "started", "ended", "stdout", "stderr", "phases", "continues", "devices"),
 ]
 FOLDER = Path("/home/me/tune-experiments/p43ny6ew")
 
