@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 import signal
+import socket
 import sys
 import textwrap
 from collections import defaultdict
@@ -118,11 +119,11 @@ class World:
         self.local = Local(self.folder, lease=lease, grace=grace)
         self.engines: list[Engine] = []
 
-    async def attach(self, epoch: int = 1, *, acks: bool = True) -> Engine:
+    async def attach(self, epoch: int = 1, *, acks: bool = True, devices: bool = False) -> Engine:
         engine = Engine(self, *await self.local.channel())
         engine.acks = acks
         self.engines.append(engine)
-        engine.send(channel.Attach("exp", epoch))
+        engine.send(channel.Attach("exp", epoch, devices=devices))
         await engine.heard(channel.Attached)
         return engine
 
@@ -948,3 +949,124 @@ def test_long_k14_keeper_and_engine_die_at_random_moments(tmp_path: Path) -> Non
         folder = tmp_path / str(seed)
         folder.mkdir()
         asyncio.run(main(folder, seed))
+
+
+# -- devices ----------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A home whose host has three devices: their uuids."""
+    home = tmp_path / "home"
+    (home / ".tune").mkdir(parents=True)
+    (home / ".tune" / "devices.toml").write_text("[[device]]\n" * 3)
+    monkeypatch.setenv("HOME", str(home))
+    return [f"{socket.gethostname()}-{index}" for index in range(3)]
+
+
+def with_devices(test: Any) -> Any:
+    """A test over two worlds of one host with three devices."""
+
+    def run(tmp_path: Path, described: list[str]) -> None:
+        async def main() -> None:
+            (tmp_path / "one").mkdir()
+            (tmp_path / "two").mkdir()
+            async with world(tmp_path / "one") as one, world(tmp_path / "two") as two:
+                await test(one, two, described)
+
+        asyncio.run(main())
+
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
+    return run
+
+
+SEES = "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES', 'unset'), os.environ.get('CUDA_DEVICE_ORDER'))"
+
+
+def no_leases() -> None:
+    """Put a file where the folder of leases would be."""
+    Path(os.environ["HOME"], ".tune", ".leases").write_text("no folder")
+
+
+def seen(w: World, trial: str) -> str:
+    return (w.folder / "trials" / trial / "stdout").read_text().strip()
+
+
+@with_devices
+async def test_K15_an_engine_that_wants_to_know_hears_of_the_devices(one, two, uuids):
+    engine = await one.attach(devices=True)
+    inventory = await engine.heard(channel.Inventory)
+    assert [(device.index, device.uuid, device.busy, device.leases) for device in inventory.devices] == [
+        (index, uuid, False, 0) for index, uuid in enumerate(uuids)
+    ]
+    other = await two.attach()
+    other.launch("t1", SEES)
+    await other.heard(channel.Exited)
+    assert not [message for message in other.said if isinstance(message, channel.Inventory)]
+    assert seen(two, "t1").startswith(os.environ.get("CUDA_VISIBLE_DEVICES", "unset"))
+
+
+@with_devices
+async def test_K15_a_trial_sees_the_devices_that_it_is_given(one, two, uuids):
+    engine = await one.attach(devices=True)
+    await engine.heard(channel.Inventory)
+    engine.launch("t1", SEES, devices=[uuids[2], uuids[0]])
+    engine.launch("t2", SEES, devices=[], env={"CUDA_VISIBLE_DEVICES": "7"})
+    for trial in ("t1", "t2"):
+        await engine.heard(channel.Exited, trial=trial)
+    assert seen(one, "t1") == "0,2 PCI_BUS_ID"
+    assert seen(one, "t2") == "None"  # and before it the empty text
+
+
+@with_devices
+async def test_K15_two_experiments_don_t_get_the_same_device(one, two, uuids):
+    first, second = await one.attach(devices=True), await two.attach(devices=True)
+    await first.heard(channel.Inventory)
+    await second.heard(channel.Inventory)
+    first.launch("t1", SLEEPER, devices=uuids[:2])
+    await first.heard(channel.Launched)
+    second.launch("t1", SEES, devices=uuids[1:])
+    refused = await second.heard(channel.NotLaunched)
+    assert (refused.trial, refused.attempt, refused.devices) == ("t1", 0, [uuids[1]])
+    assert refused.reason == f"a trial of the experiment in {one.folder} has it"
+    assert not (two.folder / "trials" / "t1").exists()
+    second.send(channel.Probe("t1", 0))
+    await second.heard(channel.NeverLaunched)
+    assert [device.leases for device in (await second.heard(channel.Inventory, 2)).devices] == [1, 1, 0]
+    one.kill_keeper()  # the lease is the trial's, and not the keeper's
+    second.launch("t2", SEES, devices=uuids[:1], share=True)
+    await second.heard(channel.NotLaunched, 2)
+    second.launch("t3", SEES, devices=uuids[:1], share=True, most=2)
+    await second.heard(channel.Exited)
+    again = await one.attach(2)
+    again.send(channel.Probe("t1", 0), channel.Stop("t1", 0, 0.0))
+    await again.heard(channel.Exited)
+    assert [device.leases for device in (await second.heard(channel.Inventory, 3)).devices] == [0, 0, 0]
+    second.launch("t1", SEES, devices=uuids[1:])
+    await second.heard(channel.Exited, trial="t1")
+    assert seen(two, "t1") == "1,2 PCI_BUS_ID"
+
+
+@with_devices
+async def test_K15_a_device_that_a_launch_of_its_own_still_has_is_refused_until_it_is_free(one, two, uuids):
+    engine = await one.attach(devices=True)
+    await engine.heard(channel.Inventory)
+    engine.launch("t1", SLEEPER, devices=uuids[:1])
+    await engine.reported(1)
+    engine.launch("t2", SEES, devices=uuids[:1])
+    assert "still has it" in (await engine.heard(channel.NotLaunched)).reason
+    engine.launch("t3", SEES, devices=["gone"])
+    assert (await engine.heard(channel.NotLaunched, 2)).devices == ["gone"]
+    engine.send(channel.Stop("t1", 0, 1.0))
+    await engine.heard(channel.Exited)
+    await engine.heard(channel.Inventory, 2)  # the same as before, since what was refused can be had
+    engine.launch("t2", SEES, devices=uuids[:1])
+    assert (await engine.heard(channel.Exited, trial="t2")).code == 0
+
+
+@with_devices
+async def test_K15_without_a_place_for_leases_trials_start_all_the_same(one, two, uuids):
+    engine = await one.attach(devices=True)
+    await engine.heard(channel.Inventory)
+    no_leases()
+    engine.launch("t1", SEES, devices=uuids[:1])
+    assert (await engine.heard(channel.Exited)).code == 0
+    assert "devices can't be leased" in (one.folder / "keeper.log").read_text()

@@ -66,7 +66,7 @@ class Leases:
 
     def add(self, lease: Lease) -> None:
         """Write a lease, whose launch holds its `alive` already. `OSError`."""
-        name = hashlib.blake2b(lease.launch.encode(), digest_size=8).hexdigest()
+        name = hashlib.blake2b(os.fsencode(lease.launch), digest_size=8).hexdigest()
         temporary = self.folder / f"{name}.new"
         try:
             temporary.write_bytes(msgspec.json.encode(lease))

@@ -1,0 +1,168 @@
+"""Trials that want GPUs, end to end: a host with described devices, real engines, keepers and trials."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import harness
+import pytest
+
+from tune.engine import views
+from tune.engine.requests import AskKill
+
+TRIAL = """
+import json, os, sys, time, tune
+gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
+def say(event):
+    line = {"t": time.time(), "experiment": tune.get_experiment_id(), "trial": tune.get_sequence_id(), "gpus": gpus}
+    line["e"] = event
+    fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(fd, (json.dumps(line) + "\\n").encode())
+x = tune.get_next_parameter()["x"]
+say("begin")
+while not os.path.exists(sys.argv[2]):
+    time.sleep(0.02)
+time.sleep(0.1)
+say("end")
+tune.report_final_result(x)
+"""
+
+
+class Rig:
+    """A bench whose host has four devices, and trials that write down which they see."""
+
+    def __init__(self, bench: harness.Bench, base: Path) -> None:
+        self.bench, self.go, self.witness = bench, base / "go", base / "gpus.jsonl"
+        self.command = f"{bench.script(TRIAL)} {self.witness} {self.go}"
+
+    def settings(self, **fields: Any) -> dict[str, Any]:
+        return {"trial_command": self.command, "trial_gpu_number": 1, "trial_concurrency": 9, **fields}
+
+    def said(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.witness.read_text().splitlines()] if self.witness.exists() else []
+
+
+@pytest.fixture
+def rig(bench: harness.Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
+    folder = tmp_path / "home-of-the-user" / ".tune"
+    folder.mkdir(parents=True)
+    (folder / "devices.toml").write_text('[[device]]\nname = "Described"\n' * 4)
+    monkeypatch.setenv("HOME", str(folder.parent))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return Rig(bench, tmp_path)
+
+
+def most_at_once(said: list[dict[str, Any]]) -> int:
+    """How many trials were on one device at one time, at most."""
+    users: dict[str, int] = {}
+    most = 0
+    for line in sorted(said, key=lambda line: line["t"]):
+        for gpu in line["gpus"].split(","):
+            users[gpu] = users.get(gpu, 0) + (1 if line["e"] == "begin" else -1)
+            most = max(most, users[gpu])
+    return most
+
+
+def running(count: int) -> Any:
+    return lambda state: state.counts["RUNNING"] >= count
+
+
+def test_more_trials_than_gpus_run_one_after_the_other(rig: Rig) -> None:
+    experiment = rig.bench.experiment(**rig.settings(max_trial_number=7))
+    experiment.start()
+    state = experiment.until(lambda state: running(4)(state) and len(state.ready) == 3)
+    [host] = views.hosts(state)
+    assert [device["trials"] for device in host["devices"]] == [[0], [1], [2], [3]]
+    waiting = state.trial(4)
+    assert views.reason(state, waiting) == (
+        "waits for 1 GPU: host local has 4 GPUs: 0, 1, 2 and 3 in use by trials 0, 1, 2 and 3"
+    )
+    shown = rig.bench.tune("status", experiment.id).stdout
+    assert "Host local  trials 0, 1, 2 and 3; 4 GPUs: 0, 1, 2 and 3 in use by trials" in shown
+    rig.go.touch()
+    state = experiment.finish()
+    assert state.status == "DONE" and state.counts["SUCCEEDED"] == 7
+    assert most_at_once(rig.said()) == 1 and {line["gpus"] for line in rig.said()} == {"0", "1", "2", "3"}
+
+
+def test_two_experiments_never_share_a_gpu(rig: Rig) -> None:
+    """Through the command line: the second one's trials start by themselves when the first one's end."""
+    first = rig.bench.experiment(**rig.settings(max_trial_number=6, trial_concurrency=3))
+    first.start()
+    first.until(running(3))
+    config = rig.bench.config_file(**rig.settings(max_trial_number=4, trial_concurrency=2))
+    made = rig.bench.tune("create", config, "--id", "second", "--detach")
+    assert made.returncode == 0, made.stderr
+    second = rig.bench.find_all()[-1]
+    state = second.until(lambda state: running(1)(state) and state.ready)
+    assert "0, 1 and 2 in use by another experiment, 3 in use by trial 0" in views.reason(state, state.trial(1))
+    assert most_at_once(rig.said()) == 1
+    rig.go.touch()
+    assert first.finish().status == "DONE"
+    assert second.until(lambda state: state.status == "DONE").counts["SUCCEEDED"] == 4
+    assert rig.bench.tune("stop", "second").returncode == 0  # it waits until the engine has gone
+    assert most_at_once(rig.said()) == 1
+    assert len({line["experiment"] for line in rig.said()}) == 2
+
+
+def test_a_killed_engine_finds_its_trials_on_their_gpus(rig: Rig) -> None:
+    experiment = rig.bench.experiment(**rig.settings(max_trial_number=6, trial_gpu_number=2))
+    experiment.start()
+    experiment.until(running(2))
+    before = {one.number: (one.pid, one.devices) for one in experiment.state().made if one.status == "RUNNING"}
+    experiment.kill_engine()
+    os.kill(experiment.keeper_pid(), signal.SIGKILL)
+    experiment.start()
+    state = experiment.until(lambda state: state.epoch == 2 and any(host.devices for host in state.hosts.values()))
+    assert {one.number: (one.pid, one.devices) for one in state.made if one.status == "RUNNING"} == before
+    rig.go.touch()
+    assert experiment.finish().counts["SUCCEEDED"] == 6
+    assert most_at_once(rig.said()) == 1
+
+
+def test_killing_a_trial_frees_its_gpu(rig: Rig) -> None:
+    experiment = rig.bench.experiment(**rig.settings(max_trial_number=2, trial_gpu_number=4))
+    experiment.start()
+    experiment.until(lambda state: running(1)(state) and state.ready)
+    killed = rig.bench.tune("trial", "kill", "0", "--id", experiment.id)
+    assert killed.returncode == 0, killed.stderr
+    state = experiment.until(lambda state: state.trial(1).status == "RUNNING")
+    assert state.trial(0).status == "USER_CANCELED" and len(state.trial(1).devices) == 4
+    experiment.ask(AskKill("test", 1))
+    experiment.finish()
+
+
+def test_more_gpus_than_there_are_are_said_at_once(rig: Rig) -> None:
+    config = rig.bench.config_file(**rig.settings(trial_gpu_number=5))
+    made = rig.bench.tune("create", config, "--id", "big")
+    assert made.returncode == 1
+    assert "PAUSED: a trial wants 5 GPUs (trial_gpu_number = 5), and no host has as many: local has 4" in made.stdout
+
+
+def test_the_tuner_host_sees_its_own_gpus(rig: Rig) -> None:
+    experiment = rig.bench.experiment(**rig.settings(max_trial_number=1, trial_gpu_number=0, tuner_gpu_indices=[1, 3]))
+    experiment.start()
+    experiment.until(running(1))
+    environment = Path(f"/proc/{experiment.tuner_host_pid()}/environ").read_bytes().split(b"\0")
+    assert b"CUDA_VISIBLE_DEVICES=1,3" in environment
+    rig.go.touch()
+    assert experiment.finish().status == "DONE"
+    assert {line["gpus"] for line in rig.said()} == {""}
+
+
+def test_the_log_tells_who_had_which_gpu(rig: Rig) -> None:
+    rig.go.touch()
+    experiment = rig.bench.experiment(**rig.settings(max_trial_number=3, trial_concurrency=1))
+    experiment.run()
+    with sqlite3.connect(experiment.folder.events) as log:
+        devices = log.execute("SELECT body FROM event WHERE kind = 'DEVICES'").fetchall()
+        launches = [json.loads(body) for (body,) in log.execute("SELECT body FROM event WHERE kind = 'LAUNCH'")]
+    log.close()
+    assert len(devices) == 1 and len(launches) == 3
+    known = {device["uuid"] for device in json.loads(devices[0][0])["devices"]}
+    assert all(len(launch["devices"]) == 1 and launch["devices"][0] in known for launch in launches)
