@@ -45,7 +45,7 @@ class Room:
         heapq.heapify(self._heap)
 
     def anywhere(self) -> Place | None:
-        """A place for a trial on the host that has the fewest; None: no host has room."""
+        """A place for a trial on the host that has the fewest; None: no host has room, and `roomy` is empty."""
         heap = self._heap
         while heap:
             load, order, host = heap[0]

@@ -2,7 +2,8 @@
 
 Level-triggered, so resume has no code path of its own: replay, then plan. `intents` looks at what is true and says
 which facts the engine itself adds (a launch, an ask, a kill, a status); the shell folds them and asks again until there
-are none. `drain` then takes the commands out of the queues that `reduce` keeps. Pure and synchronous; the cost is the
+are none (all that it changes is `queues.roomy`, from which hosts go that turn out to have no room). `drain` then
+takes the commands out of the queues that `reduce` keeps. Pure and synchronous; the cost is the
 number of intents and commands, and one look at each active trial for the next deadline.
 """
 
@@ -137,25 +138,21 @@ def _brake(state: State) -> str:
 
 
 def _launches(state: State, code: Callable[[], str]) -> list[Draft]:
-    free = state.settings.trial_concurrency - len(state.active)
-    if not state.ready or state.time_up or free <= 0 or not state.queues.roomy:
+    free, roomy = state.settings.trial_concurrency - len(state.active), state.queues.roomy
+    if not state.ready or state.time_up or free <= 0 or not roomy:
         return []
-    room, full = Room(state), False
+    room = Room(state)
     drafts: list[Draft] = []
     for trial in map(state.trial, state.ready):
-        if len(drafts) == free:
+        if len(drafts) == free or not roomy:
             break
-        home = home_of(state, trial)
-        if (full and not home) or unfinished_parent(state, trial) is not None:
+        if unfinished_parent(state, trial) is not None:
             continue
+        home = home_of(state, trial)
         place = room.on(home) if home else room.anywhere()
         if place is not None:
             phase = open_phase(state, trial)
             drafts.append(Draft(Launch(trial.attempt, place.host, phase or 0, code(), place.devices), trial.number))
-        elif not home:
-            full = True
-            if state.settings.shares_files:
-                break  # the others want the same
     return drafts
 
 
