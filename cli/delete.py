@@ -8,9 +8,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..engine import home
+from ..engine.client import View
 from ..engine.errors import TuneError, UsageError
+from ..engine.host_check import clear_hosts_of
 from ..engine.lock import Lock, LockHeld, peek
-from .reading import emit, say
+from .reading import emit, printable, say
 
 
 def delete(
@@ -18,8 +20,11 @@ def delete(
     /,
     *,
     yes: Annotated[bool, Parameter(name=["--yes", "-y"], negative=(), help="Don't ask.")] = False,
+    hosts: Annotated[
+        bool, Parameter(negative=(), help="Also what it left on other machines; first, so that nothing is forgotten.")
+    ] = False,
 ) -> int:
-    """Remove an experiment: its log, its trials' output, everything. One that runs is refused."""
+    """Remove an experiment: its log, its trials' output, everything here. One that runs is refused."""
     folder = home.find(id)
     if folder.path.parent != home.root().resolve() and folder.path.parent != home.root():
         raise UsageError(
@@ -39,6 +44,8 @@ def delete(
         raise TuneError(f"experiment {folder.id} runs: {error}", f"Stop it first: tune stop {folder.id}") from error
     try:
         _refuse_running(folder, but_us=True)
+        if hosts:
+            clear_hosts(folder)
         home.remove(folder)
     except OSError as error:
         raise TuneError(f"experiment {folder.id} can't be removed: {error}") from error
@@ -46,6 +53,14 @@ def delete(
         held.release()
     say(f"deleted {folder.id}")
     return 0
+
+
+def clear_hosts(folder: home.Folder) -> None:
+    """Remove what the experiment left on other machines; `TuneError` as soon as one can't be cleared."""
+    view = View(folder)
+    view.close()
+    for text in clear_hosts_of(view.state.settings, folder.id):
+        say(f"deleted {printable(text)}")
 
 
 def _refuse_running(folder: home.Folder, *, but_us: bool = False) -> None:

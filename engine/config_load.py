@@ -690,6 +690,9 @@ class _Reader:
                 self.wrong(at, f"found {_shown(platform)}: {word}; allowed: {', '.join(map(str.lower, allowed))}")
             else:
                 platforms.append(match.lower())
+        if known.get("reuse_mode") is not None:
+            name = said(self.place("training_service", "reuse_mode"))
+            self.notes.append(f"{name}: not used; one keeper serves all trials of a host")
         machines = self.machines(known.pop("machine_list", None))
         at = self.place("training_service", "machine_list")
         if "remote" in platforms and not machines and not self.errors:

@@ -1,16 +1,19 @@
-"""Whether the hosts of a config can be used, tried before an experiment is started: what is wrong is said at once."""
+"""The hosts of a config, from outside of an engine: whether they can be used, and what is left there afterwards."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from . import registry
 from .config import Config, TrainingService
 from .errors import TuneError
 
+T = TypeVar("T")
 Check = Callable[[TrainingService], Awaitable[list[TuneError]]]
+Clear = Callable[[TrainingService, str], Awaitable[list[str]]]
 
 
 def check_hosts(config: Config) -> list[str]:
@@ -26,7 +29,7 @@ def check_hosts(config: Config) -> list[str]:
         if check is None:
             able += 1
             continue
-        found = _run(check, own)
+        found = _run(check(own))
         able += len(own.machine_list) - len(found)
         problems += found
     if problems and not able:
@@ -36,11 +39,24 @@ def check_hosts(config: Config) -> list[str]:
     return [f"{error.message}; the other hosts are used meanwhile" for error in problems]
 
 
-def _run(check: Check, own: TrainingService) -> list[TuneError]:
+def clear_hosts_of(config: Config, experiment: str) -> list[str]:
+    """Remove what an experiment left on its hosts: the folders. `TuneError` as soon as one can't be cleared.
+
+    A training service whose hosts keep something has `async clear(own, experiment)`, which does it for all of them.
+    """
+    found: list[str] = []
+    for own in config.training_services:
+        clear: Clear | None = getattr(registry.training_service_class(own.platform), "clear", None)
+        if clear is not None:
+            found += _run(clear(own, experiment))
+    return found
+
+
+def _run(work: Awaitable[T]) -> T:
     """In a thread of its own: the caller may be in an event loop, in a notebook say."""
 
-    async def main() -> list[TuneError]:
-        return await check(own)
+    async def main() -> T:
+        return await work
 
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, main()).result()

@@ -113,6 +113,17 @@ class Remote:
         return [_fingerprint(key) for key in shown], list(map(_fingerprint, known)), lambda: _ssh.trust(machine, new)
 
     @staticmethod
+    async def clear(own: TrainingService, experiment: str) -> list[str]:
+        """Remove an experiment's folder on each machine: what was removed. `Unreachable` where that can't be done."""
+        found: list[str] = []
+        for machine in own.machine_list:
+            async with await _ssh.connect(machine) as connection, _ssh.session(connection, machine) as opened:
+                folder = f"{machine.folder}/experiments/{experiment}"
+                await opened.order("remove", folder=folder)
+                found.append(f"{folder} on {machine.name}")
+        return found
+
+    @staticmethod
     async def files(own: TrainingService, host: str, experiment: str) -> RemoteFiles | None:
         """Access to an experiment's files on one of the machines; None when it is none of them. `Unreachable`."""
         machine = next((one for one in own.machine_list if one.name == host), None)

@@ -287,3 +287,51 @@ def test_a_keeper_that_is_killed_is_started_again(bench: Bench, server: Callable
     assert pids(experiment) == before
     assert experiment.finish().counts["SUCCEEDED"] == 2
     experiment.check(2)
+
+
+def test_a_jump_host_is_checked_too(bench: Bench, server: Callable[..., Sshd]) -> None:
+    jump, one = server(), server("AllowStreamLocalForwarding no")
+    (one.base / "authorized").write_text((jump.base / "key.pub").read_text())
+    own = one.known.read_text()
+    machine = one.machine(ssh_key_file=str(jump.base / "key"), proxy_jump=f"127.0.0.1:{jump.port}")
+    config = bench.config_file(max_trial_number=2, **remote(machine))
+    refused = bench.tune("create", config)
+    assert refused.returncode == 1 and "jump host 127.0.0.1" in refused.stderr
+    assert f"(127.0.0.1:{jump.port}) is not known" in refused.stderr
+    one.known.write_text(own + jump.known.read_text())
+    done = bench.tune("create", config)
+    assert done.returncode == 0 and "DONE best" in done.stdout, done.stderr
+    assert "Accepted publickey" in (jump.base / "log").read_text()
+
+
+def test_the_agent_and_the_files_of_ssh(
+    bench: Bench, server: Callable[..., Sshd], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a stranger has: keys in the agent, an ordinary known_hosts, an entry in ~/.ssh/config."""
+    one = server()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh").mkdir(mode=0o700)
+    (tmp_path / ".ssh/known_hosts").write_text(one.known.read_text())
+    (tmp_path / ".ssh/config").write_text(f"Host lab\n  HostName 127.0.0.1\n  Port {one.port}\n")
+    socket = str(tmp_path / "agent")
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL)
+    try:
+        monkeypatch.setenv("SSH_AUTH_SOCK", socket)
+        while not os.path.exists(socket):  # noqa: PTH110
+            assert agent.poll() is None
+        subprocess.run(["ssh-add", "-q", one.base / "key"], check=True, timeout=20)
+        plain = one.machine(ssh_key_file=None, known_hosts=None)
+        machines = [{name: value for name, value in plain.items() if value is not None}]
+        machines.append(
+            {"host": "lab", "ssh_config": True, "python_path": plain["python_path"], "folder": str(tmp_path)}
+        )
+        for machine in machines:
+            done = bench.tune("create", bench.config_file(max_trial_number=2, **remote(machine)))
+            assert done.returncode == 0 and "DONE best" in done.stdout, done.stderr
+        assert len(list((tmp_path / "experiments").iterdir())) == 1
+        gone_too = bench.tune("delete", bench.find_all()[-1].id, "--yes", "--hosts")
+        assert gone_too.returncode == 0, gone_too.stderr
+        assert sum(len(list(folder.glob("experiments/*"))) for folder in (tmp_path, one.home)) == 1
+    finally:
+        agent.kill()
+        agent.wait(10)
