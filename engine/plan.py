@@ -3,8 +3,8 @@
 Level-triggered, so resume has no code path of its own: replay, then plan. `intents` looks at what is true and says
 which facts the engine itself adds (a launch, an ask, a kill, a status); the shell folds them and asks again until there
 are none (all that it changes is `queues.roomy`, from which hosts go that turn out to have no room). `drain` then
-takes the commands out of the queues that `reduce` keeps. Pure and synchronous; the cost is the
-number of intents and commands, and one look at each active trial for the next deadline.
+takes the commands out of the queues that `reduce` keeps. Pure and synchronous; the cost is the number of intents and
+commands, and one look at each active trial for the next deadline.
 """
 
 from __future__ import annotations

@@ -188,7 +188,10 @@ def test_nni_1x_file_is_translated(tmp_path: Path) -> None:
     assert (config.tuner.class_name, config.tuner.code_directory) == ("naive_tuner.NaiveTuner", str(tmp_path))
     assert config.assessor and config.assessor.class_name == "naive_assessor.NaiveAssessor"
     assert config.training_service.max_trial_number_per_gpu == 2 and config.training_service.gpu_indices == [0, 1]
-    assert len(notes) == 1 and "authorName" in notes[0]
+    assert notes == [
+        "authorName: not used (NNI dropped it too)",
+        "max_trial_number_per_gpu: not used without trial_gpu_number",
+    ]
 
 
 def test_nni_v2_file_of_a_users_tuner(tmp_path: Path) -> None:
