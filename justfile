@@ -37,6 +37,10 @@ simulate *OPTIONS:
 mutants *OPTIONS='--seeds 400 --jobs 2':
     .venv/bin/python tests/simulation/run.py --mutants {{OPTIONS}}
 
+# Trials on a real GPU, on a machine that has one and PyTorch for it.
+gpu *OPTIONS:
+    .venv/bin/python -m pytest tests/gpu/real_gpu.py {{OPTIONS}}
+
 # The table of figures: every measure beside its raw limit. On a quiet machine. NAMES: only these.
 bench *NAMES:
     .venv/bin/python benchmarks/table.py {{NAMES}}
