@@ -53,6 +53,7 @@ class Machine(Struct, frozen=True, kw_only=True):
     ssh_config: bool = False  # whether ~/.ssh/config is read
     python_path: str | None = None  # a Python there, or the folder it is in; None: python3 in its PATH
     folder: str = ".tune"  # where everything lies there; relative to the home there
+    keepalive: str = "5s"  # between two signs of life; when three stay away the link counts as lost
     slots: int | None = None  # how many trials it runs at once; None: no limit of its own
     use_active_gpu: bool | None = None  # None, here and below: what the training service says
     max_trial_number_per_gpu: int | None = None

@@ -323,6 +323,7 @@ _MACHINE: dict[str, Callable[[Any], Any]] = {
     "ssh_config": _switch,
     "python_path": _plain_word,
     "folder": _plain_word,
+    "keepalive": _duration,
     "slots": _whole(1, 99_999),
     "use_active_gpu": _switch,
     "max_trial_number_per_gpu": _whole(1),

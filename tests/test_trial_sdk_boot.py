@@ -82,7 +82,7 @@ def packed(**files: str) -> bytes:
 
 def put(host: Host, path: str, data: bytes, digest: str = "", **rest: Any) -> dict[str, Any]:
     digest = digest or hashlib.blake2b(data, digest_size=32).hexdigest()
-    answer = host("put", folder=".tune", path=path, size=len(data), digest=digest, **rest)
+    answer = host("put", folder=".tune", path=path, size=len(data), digest=digest, **{"check": "", "stall": 20, **rest})
     if not answer.get("send"):
         return answer
     host.say(data)
@@ -135,15 +135,18 @@ def test_what_does_not_arrive_as_it_was_sent_is_not_there(host: Host, tmp_path: 
     assert put(host, "code/x", packed(one="1"))["ok"]
 
 
+@pytest.mark.parametrize("silent", [False, True])
 @pytest.mark.parametrize("after", [0, 1, 100])
-def test_a_transfer_that_is_cut_off_leaves_nothing(tmp_path: Path, after: int) -> None:
+def test_a_transfer_that_is_cut_off_leaves_nothing(tmp_path: Path, after: int, silent: bool) -> None:
     host = Host(tmp_path)
     data = packed(one=os.urandom(2000).hex())
     digest = hashlib.blake2b(data, digest_size=32).hexdigest()
-    assert host("put", folder=".tune", path="code/x", size=len(data), digest=digest)["send"]
+    order = {"folder": ".tune", "path": "code/x", "size": len(data), "digest": digest, "check": ""}
+    assert host("put", stall=0.2 if silent else 60, **order)["send"]
     host.say(data[:after])
     assert host.process.stdin is not None
-    host.process.stdin.close()
+    if not silent:
+        host.process.stdin.close()
     answer = host.hear()
     assert not answer["ok"] and "cut off" in answer["error"]
     host.close()

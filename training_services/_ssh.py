@@ -21,12 +21,12 @@ from typing import Any
 
 import asyncssh
 
-from ..engine.config import Machine
+from ..engine.config import Machine, seconds
 from ..engine.errors import TuneError
 from ..trial_sdk.boot import COMMAND
 
 CONNECT = 20.0  # seconds to be let in
-KEEPALIVE = 5.0, 3  # seconds between two signs of life, and how many may stay away
+MISSED = 3  # signs of life that may stay away
 ANSWER = 60.0  # seconds for an order
 NOISE = 1 << 20  # bytes that a login shell may print before it lets us speak
 _PIECE = 1 << 18
@@ -66,6 +66,7 @@ def _hops(machine: Machine) -> list[Machine]:
                 ssh_passphrase=machine.ssh_passphrase,
                 known_hosts=machine.known_hosts,
                 ssh_config=machine.ssh_config,
+                keepalive=machine.keepalive,
             )
         )
     return [*hops, machine]
@@ -96,8 +97,8 @@ async def _connect(machine: Machine, tunnel: asyncssh.SSHClientConnection | None
                 machine.port if machine.port != 22 else (),
                 config=[str(Path.home() / ".ssh" / "config")] if machine.ssh_config else None,
                 known_hosts=_trusted(machine),
-                keepalive_interval=KEEPALIVE[0],
-                keepalive_count_max=KEEPALIVE[1],
+                keepalive_interval=seconds(machine.keepalive),
+                keepalive_count_max=MISSED,
                 **options,
             )
     except asyncssh.HostKeyNotVerifiable as error:

@@ -26,7 +26,7 @@ from typing import Any, cast
 import asyncssh
 import msgspec
 
-from ..engine.config import Config, Machine, TrainingService
+from ..engine.config import Config, Machine, TrainingService, seconds
 from ..engine.host_link import Reader, Writer
 from ..trial_sdk import channel
 from . import _pack, _ssh
@@ -272,7 +272,13 @@ def _sdk_for(looked: dict[str, Any], wheels: Path | None) -> _pack.Packed:
 async def put(opened: Session, machine: Machine, path: str, packed: _pack.Packed, check: str = "") -> str:
     """Have something there, sent only when it is not: its whole path."""
     answer = await opened.order(
-        "put", folder=machine.folder, path=path, size=packed.size, digest=packed.digest, check=check
+        "put",
+        folder=machine.folder,
+        path=path,
+        size=packed.size,
+        digest=packed.digest,
+        check=check,
+        stall=max(10.0, 2 * _ssh.MISSED * seconds(machine.keepalive)),  # by then we know that the link is dead
     )
     if answer.get("send"):
         await opened.send(packed.pieces())

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import platform
+import select
 import shutil
 import socket
 import subprocess
@@ -33,6 +34,7 @@ COMMAND = "-I -c 'import base64;f=open(0,\"rb\",0,closefd=False);exec(base64.b64
 OLDEST = (3, 11)
 START = 30.0  # seconds for a keeper to come up
 PIECE = 1 << 18
+IDLE = 120.0  # seconds without an order after which nobody is there any more: of a link that broke sshd may not know
 
 
 class Fault(Exception):
@@ -141,7 +143,8 @@ def _kills() -> bool:
 # -- things that are put there ----------------------------------------------------------------------------------------
 def put(order: dict[str, Any], source: BinaryIO) -> dict[str, Any]:
     """Take in a compressed tar of `size` bytes with BLAKE2b-256 `digest`, and unpack it as `folder`/`path`, whole or
-    not at all; nothing comes when it stands there already, and the answer before says so."""
+    not at all; nothing comes when it stands there already, and the answer before says so. After `stall` seconds without
+    a byte no more will come."""
     target = Path.home() / order["folder"] / order["path"]
     if target.is_dir():
         return {"there": True, "path": str(target)}
@@ -153,7 +156,7 @@ def put(order: dict[str, Any], source: BinaryIO) -> dict[str, Any]:
         with (room / "packed").open("w+b") as packed:
             left = int(order["size"])
             while left:
-                data = source.read(min(left, PIECE))
+                data = source.read(min(left, PIECE)) if _comes(source, float(order["stall"])) else b""
                 if not data:
                     raise Fault("the transfer was cut off")
                 digest.update(data)
@@ -175,6 +178,11 @@ def put(order: dict[str, Any], source: BinaryIO) -> dict[str, Any]:
     finally:
         shutil.rmtree(str(room), ignore_errors=True)
     return {"there": False, "path": str(target)}
+
+
+def _comes(source: BinaryIO, seconds: float) -> bool:
+    """Wait until there is something to read, or the end."""
+    return bool(select.select([source], [], [], seconds)[0])
 
 
 def _unpack(archive: tarfile.TarFile, folder: Path) -> None:
@@ -392,7 +400,7 @@ def serve(source: BinaryIO) -> None:
     _mark = source.readline().decode().strip()
     verbs = {"hello": _hello, "look": look, "start": start, "read": read, "take": take, "remove": remove}
     while True:
-        line = source.readline()
+        line = source.readline() if _comes(source, IDLE) else b""
         if not line:
             return
         order = json.loads(line)
