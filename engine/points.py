@@ -80,6 +80,11 @@ def read(text: str) -> list[str]:
     return [values.encode(one) for one in items]
 
 
+def text_of(value: object) -> str:
+    """The JSON text of parameters or of a result, as it rests in the log. `ValueError` for what can't rest there."""
+    return values.encode(value)
+
+
 def unmet(space: Space) -> str | None:
     """What to say when none of many random points meets the constraints; None when one does. The same each time."""
     draw = random.Random(0).random

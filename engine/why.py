@@ -21,11 +21,12 @@ from .replay import knew
 from .state import State, Trial
 
 
-def explain(folder: Folder, number: int) -> dict[str, Any]:
+def explain(folder: Folder, number: int, *, again: bool = True) -> dict[str, Any]:
     """Everything that is known about a trial's reasons, for JSON. `TuneError` when the log can't be read.
 
     `phases`: where each one's parameters come from; `record` is the decision record, `source` "log", "recomputed" or
-    "", and `note` says why there is none. `stops` are intents to end it, `ends` its attempts' ends.
+    "", and `note` says why there is none. `again`: whether the tuner, which may be the user's code, is run for that.
+    `stops` are intents to end it, `ends` its attempts' ends.
     """
     told = _Told(number)
     for fact in read(folder):
@@ -36,7 +37,10 @@ def explain(folder: Folder, number: int) -> dict[str, Any]:
     one = told.state.trial(number)
     for phase in told.phases:
         if phase["ask"] and not phase["source"]:
-            _ask_again(folder, phase)
+            if again:
+                _ask_again(folder, phase)
+            else:
+                phase["note"] = f"the log holds no record; asks the tuner again: tune why {folder.id} {number}"
     return {
         "trial": number,
         "id": one.id,
@@ -118,6 +122,7 @@ class _Told:
                 "phase": event.phase,
                 "event": fact.seq,
                 "ask": event.ask or None,
+                "seen": event.seen,
                 "knew": self._known(event.seen, self._tuner_reads_all()) if event.ask else None,
                 "parameters": event.parameters,
                 "continues": event.continues,

@@ -12,7 +12,8 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
 from .guard import MAX_BODY, App, Guard
-from .routes import Fault, Wrong, handlers, json
+from .routes import Wrong, handlers, json
+from .shapes import Fault
 from .source import Source
 
 _log = structlog.get_logger("portal")
@@ -29,7 +30,7 @@ def make_app(source: Source, port: int | None) -> Litestar:
             path="/openapi",
             render_plugins=[JsonRenderPlugin(path="/openapi.json")],  # the others load from other sites
         ),
-        exception_handlers={HTTPException: _said, Exception: _failed},
+        exception_handlers={HTTPException: _said, RecursionError: _nested, Exception: _failed},
         request_max_body_size=MAX_BODY,
         logging_config=None,
     )
@@ -56,6 +57,10 @@ def _said(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     details: list[Any] = error.extra if isinstance(error.extra, list) else []
     hint = "; ".join(f"{one.get('key', '')}: {one.get('message', '')}" for one in details)
     return json(Fault(str(error.detail), hint[:2000]), error.status_code)
+
+
+def _nested(_: Request[Any, Any, Any], __: Exception) -> Response[bytes]:
+    return json(Fault("this is nested too deeply"), 400)
 
 
 def _failed(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

@@ -6,7 +6,8 @@
   (HttpOnly, SameSite=Strict). Without it nothing is answered, whatever the path. A program may send the token itself
   as `Authorization: Bearer ...`; that does not use it up.
 * What changes something: only with a JSON body, which no form of another site can send.
-* Limits: the body's length, the number of requests under way. Headers on every answer: the content policy and the like.
+* Limits: the length that a body says it has (app.py limits the one it has), the number of requests under way.
+* Headers on every answer: the content policy and the like.
 
 A pure ASGI wrapper; nothing in it knows a route.
 """
@@ -86,7 +87,7 @@ class Guard:
             return
         self._under_way += 1
         try:
-            await self._app(scope, _limited(receive), _sealed(send))
+            await self._app(scope, receive, _sealed(send))
         finally:
             self._under_way -= 1
 
@@ -95,7 +96,8 @@ class Guard:
         if "\0" in headers or headers.get("host", "").lower() not in self._hosts:
             return 421, "this is not the portal's address", f"allowed: {', '.join(sorted(self._hosts))}"
         origin = headers.get("origin")
-        if origin is not None and origin.partition("://")[2].lower() not in self._hosts:
+        scheme, _, site = (origin or "").lower().partition("://")
+        if origin is not None and (site not in self._hosts or scheme != ("https" if self._secure else "http")):
             return 403, "another site may not ask this", "Open the portal itself."
         if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none") and scope["path"] != "/":
             return 403, "another site may not ask this", "Open the portal itself."
@@ -148,22 +150,6 @@ def _headers(scope: Scope) -> dict[str, str]:
             else (found[key] + "; " + value.decode("latin-1"))
         )
     return found
-
-
-def _limited(receive: Receive) -> Receive:
-    """The body, at most `MAX_BODY` of it, also where no length was said."""
-    left = MAX_BODY
-
-    async def read() -> Message:
-        nonlocal left
-        message = await receive()
-        if message["type"] == "http.request":
-            left -= len(message.get("body", b""))
-            if left < 0:
-                return {"type": "http.disconnect"}
-        return message
-
-    return read
 
 
 def _sealed(send: Send) -> Send:

@@ -7,32 +7,33 @@ engine runs (or it refused). The shapes are those of the command line's `--json`
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from litestar import Request, Response, get, post
 from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler
+from litestar.openapi import ResponseSpec
 from litestar.params import JSONBody, PathParameter, QueryParameter
 from litestar.response import Stream
-from msgspec import Meta, Struct
 
-from ..engine import client, home, views
+from ..engine import points, views
 from ..engine.config import encode as encode_config
 from ..engine.config import seconds
 from ..engine.errors import TuneError, UsageError
+from ..engine.objectives import judge
 from ..engine.requests import AskImport, AskKill, AskStop, AskTrial, AskUpdate, PersonsRequest, Refused
-from ..engine.state import State
-from . import figures
+from ..engine.state import State, Trial
+from ..engine.why import explain
+from . import figures, files, others, shapes
 from . import source as source_room
+from .shapes import Done, Fault, Imported, Kill, NewTrial, Notes, Result, Stop, Update
 from .source import Source
-from .stream import changes, facts
+from .stream import Messages, facts
 
-STATIC = Path(__file__).parent / "static"
 KINDS = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -40,60 +41,12 @@ KINDS = {
     ".svg": "image/svg+xml",
 }
 MAX_LOG = 1 << 20  # bytes of a trial's output in one answer
-MAX_NOTES = 1 << 16
 MAX_EVENTS = 5_000
-MAX_IMPORT = 10_000
 
 Seq = Annotated[int | None, QueryParameter(name="at", ge=1, le=2**53, description="As it was after this event.")]
 Number = Annotated[int, PathParameter(ge=0, le=2**53)]
-
-
-class Stop(Struct, forbid_unknown_fields=True):
-    """End the experiment; `force` without grace."""
-
-    force: bool = False
-
-
-class NewTrial(Struct, forbid_unknown_fields=True):
-    """A trial to be run with these parameters."""
-
-    parameters: dict[str, Any]
-
-
-class Update(Struct, forbid_unknown_fields=True):
-    """What is to be changed; what is left out stays."""
-
-    concurrency: Annotated[int, Meta(ge=1, le=99_999)] | None = None
-    max_trials: Annotated[int, Meta(ge=1, le=2**53)] | None = None
-    duration: str | None = None
-    search_space: dict[str, Any] | None = None
-
-
-class Result(Struct, forbid_unknown_fields=True):
-    """A result from elsewhere."""
-
-    parameter: dict[str, Any]
-    value: Any
-
-
-class Notes(Struct, forbid_unknown_fields=True):
-    """What people write down about the experiment."""
-
-    text: Annotated[str, Meta(max_length=MAX_NOTES)]
-
-
-class Done(Struct):
-    """It is in the log."""
-
-    ok: bool = True
-    seq: int = 0
-
-
-class Fault(Struct):
-    """Why not, and what to do."""
-
-    error: str
-    hint: str = ""
+Choice = Annotated[str, QueryParameter(max_length=1000, description="A choice of the figure, where it has it.")]
+Found = TypeVar("Found")
 
 
 class Wrong(HTTPException):
@@ -110,10 +63,34 @@ def json(value: Any, code: int = 200) -> Response[bytes]:
 
 
 _FRESH = {"cache-control": "no-store"}
+_WALL = {
+    401: "There is no session.",
+    403: "A page of another site asked.",
+    421: "This is not the portal's address.",
+    503: "Too many requests are under way.",
+}
+_ERRORS = {
+    400: "What was sent can't be.",
+    404: "There is no such thing.",
+    409: "No engine runs, or it refused, or the log says no.",
+    413: "The body is too long.",
+    415: "The body is no JSON.",
+}
+_BODY = (400, 409, 413, 415)
+
+
+def answers(shape: Any, *codes: int, code: int = 200, kind: str = "application/json") -> dict[int, ResponseSpec]:
+    """What a route answers, for its description: this shape, and an error with each of these codes."""
+    told = {**_WALL, **{one: _ERRORS[one] for one in codes}}
+    errors = {one: ResponseSpec(Fault, generate_examples=False, description=text) for one, text in told.items()}
+    good = ResponseSpec(shape, generate_examples=False, description="What was asked for.", media_type=kind)
+    return {code: good, **errors}
 
 
 def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
     """All routes."""
+    messages = Messages(source, port)
+    explaining = asyncio.Lock()  # it reads the whole log: once at a time
 
     async def at(seq: int | None) -> State:
         try:
@@ -121,58 +98,100 @@ def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
         except ValueError as error:
             raise Wrong(404, str(error)) from None
 
-    async def have(request: PersonsRequest) -> Response[bytes]:
+    async def put(*requests: PersonsRequest) -> None:
         try:
-            await source.ask(request)
+            await source.ask(*requests)
         except source_room.ReadOnly as error:
             raise Wrong(409, error.message, error.hint or "") from None
         except (Refused, TuneError) as error:
             raise Wrong(409, str(error)) from None
+
+    async def have(request: PersonsRequest) -> Response[bytes]:
+        await put(request)
         return json(Done(seq=source.seq), 201)
+
+    async def checked(check: Callable[[], Found]) -> Found:
+        """What a check of the command line's says; it may load a tuner, and take its time."""
+        try:
+            source.need_engine()
+            return await asyncio.to_thread(check)
+        except (source_room.ReadOnly, UsageError) as error:
+            raise Wrong(409, error.message, error.hint or "") from None
+
+    async def explained(number: int, upto: int) -> dict[str, Any]:
+        """Why a trial is what it is, as far as the log says up to an event."""
+        async with explaining:
+            try:
+                found = await asyncio.to_thread(explain, source.folder, number, again=False)
+            except TuneError as error:
+                raise Wrong(409, error.message, error.hint or "") from None
+        kept = {name: [one for one in found[name] if one["event"] <= upto] for name in ("phases", "stops", "ends")}
+        return {**found, **kept}
 
     # -- the page -------------------------------------------------------------------------------------------------
     @get("/", include_in_schema=False)
     async def page() -> Response[bytes]:
-        return _file(STATIC / "index.html")
+        return _file(files.STATIC / "index.html")
 
     @get("/static/{name:str}", include_in_schema=False)
     async def static(name: Annotated[str, PathParameter(max_length=80)]) -> Response[bytes]:
         if name == "plotly.min.js":
             return await asyncio.to_thread(_plotly)
-        if name not in _names():
+        if name not in files.own_names():
             raise Wrong(404, f"there is no file {name[:80]!r}")
-        return _file(STATIC / name)
+        return _file(files.STATIC / name)
+
+    @get("/openapi.json", include_in_schema=False)
+    async def description(request: Request[Any, Any, Any]) -> Response[bytes]:
+        return json(request.app.openapi_schema.to_schema())
 
     # -- what is so -----------------------------------------------------------------------------------------------
-    @get("/api/status", summary="The experiment as a whole", responses={})
+    @get("/api/status", summary="The experiment as a whole", responses=answers(shapes.Now, 400, 404))
     async def status(at_seq: Seq = None) -> Response[bytes]:
         state = await at(at_seq)
         return json(source_room.status(source, state, port))
 
-    @get("/api/config", summary="The resolved config")
+    @get("/api/config", summary="The resolved config", responses=answers(dict[str, Any], 400, 404))
     async def config(at_seq: Seq = None) -> Response[bytes]:
         state = await at(at_seq)
         return json(msgspec.Raw(encode_config(state.settings)))
 
-    @get("/api/experiments", summary="All experiments in $TUNE_HOME")
+    @get("/api/experiments", summary="All experiments in $TUNE_HOME", responses=answers(list[shapes.Status]))
     async def experiments() -> Response[bytes]:
-        return json(await asyncio.to_thread(_experiments))
+        return json(await asyncio.to_thread(others.experiments))
 
-    @get("/api/trials", summary="All trials, a row each")
+    @get("/api/trials", summary="All trials, a row each", responses=answers(shapes.Trials, 400, 404))
     async def trials(at_seq: Seq = None) -> Response[bytes]:
         state = await at(at_seq)
         return json({"seq": state.seq, "columns": source_room.COLUMNS, "rows": source_room.rows(state, None)})
 
-    @get("/api/trials/{number:int}", summary="One trial, whole")
+    @get("/api/trials/{number:int}", summary="One trial, whole", responses=answers(shapes.Trial, 400, 404, 409))
     async def trial(number: Number, at_seq: Seq = None) -> Response[bytes]:
         state = await at(at_seq)
-        one = _trial(state, number)
-        shown = views.trial(state, one, str(source.folder.path / "trials"))
+        shown = views.trial(state, _trial(state, number), str(source.folder.path / "trials"))
         children = [other.number for other in state.made if other.continues == number]
-        why = await asyncio.to_thread(source_room.decision, source.folder.path, number, source.folder.events)
-        return json({**shown, "continues": one.continues, "children": children, "why": why})
+        found = await explained(number, state.seq)
+        reasons = [
+            {"phase": one["phase"], "seen": one["seen"], "parents": one["parents"], "decision": one["record"]}
+            for one in found["phases"]
+        ]
+        return json({**shown, "children": children, "why": reasons})
 
-    @get("/api/trials/{number:int}/log/{stream:str}", summary="What a trial wrote to stdout or stderr")
+    @get(
+        "/api/trials/{number:int}/why",
+        summary="Why a trial is what it is, as far as the log says",
+        responses=answers(shapes.Why, 400, 404, 409),
+    )
+    async def why(number: Number, at_seq: Seq = None) -> Response[bytes]:
+        state = await at(at_seq)
+        _trial(state, number)
+        return json(await explained(number, state.seq))
+
+    @get(
+        "/api/trials/{number:int}/log/{stream:str}",
+        summary="What a trial wrote to stdout or stderr",
+        responses=answers(shapes.Output, 400, 404),
+    )
     async def log(
         number: Number,
         stream: Annotated[Literal["stdout", "stderr"], PathParameter()],
@@ -180,10 +199,10 @@ def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
         limit: Annotated[int, QueryParameter(ge=1, le=MAX_LOG)] = 1 << 16,
     ) -> Response[bytes]:
         one = _trial(source.state, number)
-        path = source.folder.trials / one.id / str(one.attempt) / stream
-        return json(await asyncio.to_thread(_piece, path, offset, limit))
+        parts = (one.id, str(one.attempt), stream)
+        return json(await asyncio.to_thread(files.piece, source.folder.trials, parts, offset, limit))
 
-    @get("/api/events", summary="Events of the log")
+    @get("/api/events", summary="Events of the log", responses=answers(list[shapes.Event], 400, 409))
     async def events(
         after: Annotated[int, QueryParameter(ge=0, le=2**53)] = 0,
         before: Annotated[int | None, QueryParameter(ge=1, le=2**53)] = None,
@@ -195,89 +214,145 @@ def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
             raise Wrong(409, error.message, error.hint or "") from None
         return json([views.fact(one) for one in found])
 
-    @get("/api/figures", summary="Which figures there are")
+    @get("/api/figures", summary="Which figures there are", responses=answers(list[shapes.FigureName]))
     async def figure_names() -> Response[bytes]:
         return json(figures.listed(source.state))
 
-    @get("/api/figures/{name:str}", summary="One figure, as Plotly draws it")
+    @get(
+        "/api/figures/{name:str}",
+        summary="One figure, as Plotly draws it",
+        responses=answers(shapes.Figure, 400, 404, 409),
+    )
     async def figure(
-        request: Request[Any, Any, Any], name: Annotated[str, PathParameter(max_length=80)], at_seq: Seq = None
+        name: Annotated[str, PathParameter(max_length=80)],
+        at_seq: Seq = None,
+        x: Choice = "",
+        y: Choice = "",
+        objective: Choice = "",
+        method: Choice = "",
+        share: Choice = "",
+        lines: Choice = "",
     ) -> Response[bytes]:
         if name not in figures.TITLES:
             raise Wrong(404, f"there is no figure {name[:80]!r}", f"allowed: {', '.join(figures.TITLES)}")
         state = await at(at_seq)
+        choices = {"x": x, "y": y, "objective": objective, "method": method, "share": share, "lines": lines}
+        given = {key: value for key, value in choices.items() if value}
         try:
-            drawn = await asyncio.to_thread(figures.draw, state, name, dict(request.query_params))
+            drawn = await asyncio.to_thread(figures.draw, state, name, given)
         except figures.FigureError as error:
             raise Wrong(409, str(error)) from None
         return json(drawn)
 
     # -- streams --------------------------------------------------------------------------------------------------
-    @get("/api/stream", summary="Server-sent events: what changes", media_type="text/event-stream")
+    @get(
+        "/api/stream",
+        summary="Server-sent events: what changes",
+        media_type="text/event-stream",
+        responses=answers(str, 400, kind="text/event-stream"),
+    )
     async def stream(request: Request[Any, Any, Any], after: _After = None) -> Stream:
-        return _events(lambda: changes(source, _last_id(request, after), port))
+        return _events(lambda: messages.since(_last_id(request, after)))
 
-    @get("/api/log/stream", summary="Server-sent events: every event of the log", media_type="text/event-stream")
+    @get(
+        "/api/log/stream",
+        summary="Server-sent events: every event of the log",
+        media_type="text/event-stream",
+        responses=answers(str, 400, kind="text/event-stream"),
+    )
     async def log_stream(request: Request[Any, Any, Any], after: _After = None) -> Stream:
         return _events(lambda: facts(source, _last_id(request, after) or 0))
 
     # -- what can be changed --------------------------------------------------------------------------------------
-    @post("/api/stop", summary="End the experiment")
+    @post("/api/stop", summary="End the experiment", responses=answers(Done, *_BODY, code=201))
     async def stop(data: JSONBody[Stop]) -> Response[bytes]:
         return await have(AskStop(_ACTOR, data.force))
 
-    @post("/api/trials", summary="Run a trial with these parameters")
+    @post("/api/trials", summary="Run a trial with these parameters", responses=answers(Done, *_BODY, code=201))
     async def add(data: JSONBody[NewTrial]) -> Response[bytes]:
-        return await have(AskTrial(_ACTOR, msgspec.json.encode(data.parameters).decode()))
+        parameters, settings = data.parameters, source.state.settings
+        text = _text(parameters, "parameters")
+        reason = await checked(lambda: points.gate(settings)(parameters))
+        if reason is not None:
+            raise Wrong(400, f"outside the search space: {reason}")
+        return await have(AskTrial(_ACTOR, text))
 
-    @post("/api/trials/{number:int}/kill", summary="End one trial")
-    async def kill(number: Number, data: JSONBody[Stop]) -> Response[bytes]:
-        del data  # a body is asked for, so that no form of another site can send it
+    @post("/api/trials/{number:int}/kill", summary="End one trial", responses=answers(Done, *_BODY, code=201))
+    async def kill(number: Number, data: JSONBody[Kill]) -> Response[bytes]:
+        del data
         return await have(AskKill(_ACTOR, number))
 
-    @post("/api/update", summary="Change limits or the search space")
+    @post("/api/update", summary="Change limits or the search space", responses=answers(Done, *_BODY, code=201))
     async def update(data: JSONBody[Update]) -> Response[bytes]:
         if data.duration is not None:
             try:
-                seconds(data.duration)
+                if seconds(data.duration) <= 0:
+                    raise ValueError(f"{data.duration!r} is no time at all; allowed: more than 0s")
             except ValueError as error:
                 raise Wrong(400, f"duration: {error}") from None
-        space = None if data.search_space is None else msgspec.json.encode(data.search_space).decode()
+        raw, settings = data.search_space, source.state.settings
+        space = None if raw is None else _text(raw, "search_space")
+        wrong = [] if raw is None else await checked(lambda: points.faults(raw, settings))
+        if wrong:
+            raise Wrong(400, "; ".join(wrong))
         return await have(AskUpdate(_ACTOR, data.concurrency, data.max_trials, data.duration, space))
 
-    @post("/api/import", summary="Give the tuner results from elsewhere")
+    @post(
+        "/api/import",
+        summary="Give the tuner results from elsewhere; those outside the search space are left out",
+        responses=answers(Imported, *_BODY, code=201),
+    )
     async def import_(data: JSONBody[list[Result]]) -> Response[bytes]:
-        if not 1 <= len(data) <= MAX_IMPORT:
-            raise Wrong(400, f"found {len(data)} results; allowed: 1 to {MAX_IMPORT}")
-        answer = json(Done(), 201)
-        for one in data:
-            parameters, value = (msgspec.json.encode(each).decode() for each in (one.parameter, one.value))
-            answer = await have(AskImport(_ACTOR, parameters, value))
-        return answer
+        if not 1 <= len(data) <= shapes.MAX_IMPORT:
+            raise Wrong(400, f"found {len(data)} results; allowed: 1 to {shapes.MAX_IMPORT}")
+        settings = source.state.settings
+        texts = [(_text(one.parameter, "parameter"), _text(one.value, "value")) for one in data]
+
+        def reasons() -> list[str | None]:
+            why_not = points.gate(settings)
+            return [why_not(one.parameter) for one in data]
+
+        found = await checked(reasons)
+        outside = [reason for reason in found if reason is not None]
+        if len(outside) == len(data):
+            raise Wrong(400, f"all of them lie outside the search space, the first: {outside[0]}")
+        kept = [text for text, reason in zip(texts, found, strict=True) if reason is None]
+        await put(*(AskImport(_ACTOR, parameters, value) for parameters, value in kept))
+        odd = sum(judge(settings, value.encode()).value is None for _, value in kept)
+        return json(Imported(True, source.seq, len(kept), len(outside), odd), 201)
 
     # -- notes ----------------------------------------------------------------------------------------------------
-    @get("/api/notes", summary="What people wrote down")
+    @get("/api/notes", summary="What people wrote down", responses=answers(Notes))
     async def notes() -> Response[bytes]:
-        return json({"text": await asyncio.to_thread(_notes, source.folder)})
+        return json({"text": await asyncio.to_thread(files.notes, source.folder)})
 
-    @post("/api/notes", summary="Write something down")
+    @post("/api/notes", summary="Write something down", responses=answers(Done, *_BODY, code=201))
     async def write_notes(data: JSONBody[Notes]) -> Response[bytes]:
         if not source.commands:
             raise Wrong(409, "this portal only shows the experiment")
         try:
-            await asyncio.to_thread(_write_notes, source.folder, data.text)
+            await asyncio.to_thread(files.write_notes, source.folder, data.text)
         except OSError as error:
             raise Wrong(409, f"the notes can't be written: {error.strerror}") from None
         return json(Done(seq=source.seq), 201)
 
-    @get("/api/compare", summary="Another experiment beside this one")
+    @get(
+        "/api/compare",
+        summary="Another experiment beside this one",
+        responses=answers(shapes.Compared, 400, 404, 409),
+    )
     async def compare(
         other: Annotated[str, QueryParameter(name="with", max_length=64, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")],
     ) -> Response[bytes]:
-        return json(await asyncio.to_thread(_compared, source, other))
+        try:
+            return json(await asyncio.to_thread(others.compared, source.folder, source.state, other))
+        except UsageError as error:
+            raise Wrong(404, error.message, error.hint or "") from None
+        except TuneError as error:
+            raise Wrong(409, error.message, error.hint or "") from None
 
     return [
-        *(page, static, status, config, experiments, trials, trial, log, events, stream, log_stream),
+        *(page, static, description, status, config, experiments, trials, trial, why, log, events, stream, log_stream),
         *(figure_names, figure),
         *(stop, add, kill, update, import_, notes, write_notes, compare),
     ]
@@ -287,11 +362,19 @@ _After = Annotated[int | None, QueryParameter(ge=0, le=2**53, description="The l
 _ACTOR = f"portal (pid {os.getpid()})"
 
 
-def _trial(state: State, number: int) -> Any:
+def _trial(state: State, number: int) -> Trial:
     try:
         return state.trial(number)
     except KeyError:
         raise Wrong(404, f"there is no trial {number}", f"It has {len(state.made)} so far.") from None
+
+
+def _text(value: Any, name: str) -> str:
+    """The JSON text that rests in the log."""
+    try:
+        return points.text_of(value)
+    except ValueError as error:
+        raise Wrong(400, f"{name}: {error}") from None
 
 
 def _last_id(request: Request[Any, Any, Any], after: int | None) -> int | None:
@@ -303,99 +386,14 @@ def _events(make: Callable[[], Any]) -> Stream:
     return Stream(make, media_type="text/event-stream", headers={**_FRESH, "x-accel-buffering": "no"})
 
 
-# -- files ------------------------------------------------------------------------------------------------------------
-def _names() -> frozenset[str]:
-    return frozenset(entry.name for entry in os.scandir(STATIC) if entry.is_file())
-
-
 def _file(path: Path) -> Response[bytes]:
     headers = {"cache-control": "no-cache"}
     return Response(path.read_bytes(), media_type=KINDS[path.suffix], headers=headers)
 
 
 def _plotly() -> Response[bytes]:
-    spec = importlib.util.find_spec("plotly")
-    if spec is None or spec.origin is None:
+    path = files.plotly()
+    if path is None:
         raise Wrong(404, "plotly is not installed", "pip install plotly")
-    path = Path(spec.origin).parent / "package_data" / "plotly.min.js"
     headers = {"cache-control": "private, max-age=86400"}
     return Response(path.read_bytes(), media_type=KINDS[".js"], headers=headers)
-
-
-def _piece(path: Path, offset: int, limit: int) -> dict[str, Any]:
-    """A piece of a trial's output; no link is followed, so it is the file that we made."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return {"offset": 0, "size": 0, "text": ""}
-    with os.fdopen(descriptor, "rb") as file:
-        size = os.fstat(descriptor).st_size
-        start = max(size + offset, 0) if offset < 0 else min(offset, size)
-        file.seek(start)
-        data = file.read(limit)
-    return {"offset": start, "size": size, "next": start + len(data), "text": data.decode("utf-8", "replace")}
-
-
-def _experiments() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for folder in home.experiments():
-        try:
-            view = client.View(folder)
-        except TuneError:
-            continue
-        view.close()
-        if view.state.config is not None:
-            pid = client.engine_pid(folder)
-            found.append(views.status(view.state, folder=folder.path, pid=pid, log=folder.events))
-    return found
-
-
-def _notes(folder: home.Folder) -> str:
-    try:
-        return (folder.path / "notes.md").read_text(encoding="utf-8", errors="replace")[:MAX_NOTES]
-    except FileNotFoundError:
-        return ""
-
-
-def _write_notes(folder: home.Folder, text: str) -> None:
-    path = folder.path / "notes.md.new"
-    path.write_text(text, encoding="utf-8", errors="replace")
-    path.chmod(0o600)
-    path.replace(folder.path / "notes.md")
-
-
-def _compared(source: Source, other: str) -> dict[str, Any]:
-    try:
-        folder = home.find(other)
-        view = client.View(folder)
-    except UsageError as error:
-        raise Wrong(404, error.message, error.hint or "") from None
-    except TuneError as error:
-        raise Wrong(409, error.message, error.hint or "") from None
-    view.close()
-    if view.state.config is None:
-        raise Wrong(409, f"the log of experiment {other} is empty")
-    pair = (source.state, view.state)
-    configs: list[dict[str, Any]] = [msgspec.json.decode(encode_config(state.settings)) for state in pair]
-    return {
-        "ids": [source.folder.id, folder.id],
-        "best": [views.best(state) for state in pair],
-        "curves": [_curve(state) for state in pair],
-        "differences": {
-            name: [config.get(name) for config in configs]
-            for name in sorted({*configs[0], *configs[1]})
-            if configs[0].get(name) != configs[1].get(name)
-        },
-    }
-
-
-def _curve(state: State) -> list[dict[str, Any]]:
-    """The best result after each trial that has one, by number."""
-    better = min if state.settings.optimize_mode == "minimize" else max
-    found: list[dict[str, Any]] = []
-    best: float | None = None
-    for row in views.rows(state):
-        value = row["value"]
-        best = value if best is None else better(best, value)
-        found.append({"trial": row["trial"], "value": value, "best": best})
-    return found

@@ -21,6 +21,7 @@ import uvicorn
 from ..engine import home
 from ..engine.errors import TuneError
 from .app import make_portal
+from .connections import Connection
 from .source import Source
 
 _LAST_WORDS = 0.5  # seconds in which the pages hear how it ended
@@ -38,13 +39,13 @@ async def run(folder: home.Folder, listening: socket.socket, token: str, *, comm
         server_header=False,
         date_header=False,
         proxy_headers=False,
-        http="h11",
+        http=Connection,
         ws="none",
         lifespan="off",
         loop="uvloop",
         backlog=128,
         limit_concurrency=512,
-        timeout_keep_alive=30,
+        timeout_keep_alive=10,  # seconds; connections.py ends what is half sent
         h11_max_incomplete_event_size=64 << 10,
         timeout_graceful_shutdown=1,
     )

@@ -11,20 +11,17 @@ import contextlib
 from array import array
 from collections import deque
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any, NamedTuple
-
-import msgspec
-from msgspec import Raw
 
 from ..engine import client, home, views
 from ..engine.errors import TuneError
-from ..engine.events import Fact, Row, decode
+from ..engine.events import Fact, Row
 from ..engine.log import LogError, Reader
 from ..engine.requests import PersonsRequest
 from ..engine.state import State, Trial
 
 KEPT = 200_000  # changes of trials that are remembered for a page that comes back
+_AT_ONCE = 200  # requests that are put before the first is answered
 _LOOK = 0.5  # seconds between two looks for an engine where none runs
 COLUMNS = (
     "number",
@@ -164,8 +161,14 @@ class Source:
         return Change(self.seq, sorted(found))
 
     # -- asking ---------------------------------------------------------------------------------------------------
-    async def ask(self, request: PersonsRequest) -> None:
-        """Have the engine do something; `ReadOnly` when none runs, `Refused` when it can't be done."""
+    async def ask(self, *requests: PersonsRequest) -> None:
+        """Have the engine do these, many in one commit; `ReadOnly` when none runs, `Refused` when one can't be done."""
+        engine = self.need_engine()
+        for first in range(0, len(requests), _AT_ONCE):
+            await asyncio.gather(*map(engine.ask, requests[first : first + _AT_ONCE]))
+
+    def need_engine(self) -> client.Client:
+        """The engine that can be asked; `ReadOnly` when there is none."""
         if self._client is None or not self.commands:
             raise ReadOnly(
                 f"no engine runs for experiment {self.folder.id}"
@@ -173,7 +176,7 @@ class Source:
                 else "this portal only shows the experiment",
                 f"tune resume {self.folder.id}",
             )
-        await self._client.ask(request)
+        return self._client
 
     # -- the past -------------------------------------------------------------------------------------------------
     async def at(self, seq: int | None) -> State:
@@ -197,6 +200,8 @@ class Source:
     def rows(self, after: int, before: int | None, limit: int) -> list[Row]:
         """Rows of the log after `after`, below `before`, at most `limit`. `TuneError` for a damaged one."""
         last = self.seq if before is None else min(before - 1, self.seq)
+        if after >= last:
+            return []
         try:
             with Reader(self.folder.events) as reader:
                 return list(reader.rows(after=after, upto=min(last, after + limit)))
@@ -218,7 +223,8 @@ def status(source: Source, state: State, port: int | None) -> dict[str, Any]:
     hours = state.clock / 3_600_000_000
     rate = done / hours if hours > 0 else None
     most = state.settings.max_trial_number
-    left = None if most is None else max(most - sum(1 for one in state.made if one.over), 0)
+    over = sum(state.counts.values()) - state.counts["WAITING"] - state.counts["RUNNING"]
+    left = None if most is None else max(most - over, 0)
     return {
         **found,
         "seq": state.seq,
@@ -266,17 +272,3 @@ def rows(state: State, numbers: Collection[int] | None) -> list[list[Any]]:
         return [row(state, one) for one in state.made]
     chosen = (trials[number] for number in numbers if number < len(trials))
     return [row(state, one) for one in chosen if one is not None]
-
-
-def decision(folder: Path, number: int, log: Path) -> list[dict[str, Any]]:
-    """What the log holds on why a trial has its parameters: the PARAMETER facts of a trial, without the parameters."""
-    del folder
-    found: list[dict[str, Any]] = []
-    with Reader(log) as reader:
-        for one in reader.rows():
-            if one.kind == "PARAMETER" and one.trial == number:
-                event: Any = decode(one).event
-                body: Raw = event.decision
-                record = msgspec.json.decode(body) if bytes(body) else None
-                found.append({"phase": event.phase, "seen": event.seen, "parents": event.parents, "decision": record})
-    return found

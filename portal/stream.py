@@ -19,6 +19,7 @@ from .source import COLUMNS, Source
 HEARTBEAT = 15.0  # seconds after which a comment says that we are still there
 PACE = 0.1  # seconds between two messages at least
 _MOST_FACTS = 2_000
+_MOST_MADE = 16  # different messages that are kept
 _encode = msgspec.json.Encoder().encode
 
 
@@ -28,34 +29,52 @@ def message(data: bytes, *, id: int | None = None, event: str = "") -> bytes:
     return head.encode() + b"data: " + data + b"\n\n"
 
 
-def change(source: Source, after: int | None, port: int | None) -> tuple[int, bytes]:
-    """The message that brings a page from event `after` (None: from nothing) to now, and the event it brings it to."""
-    state = source.state
-    seq, touched = source.changed(after) if after is not None else source_room.Change(source.seq, None)
-    body = {
-        "seq": seq,
-        "whole": touched is None,
-        "status": source_room.status(source, state, port),
-        "columns": COLUMNS,
-        "trials": source_room.rows(state, touched),
-    }
-    return seq, message(_encode(body), id=seq, event="change")
+class Messages:
+    """What the pages of one portal are told; made once for all that are equally far."""
 
+    def __init__(self, source: Source, port: int | None) -> None:
+        self._source, self._port = source, port
+        self._version = -1  # of the source, at which `_made` was made
+        self._made: dict[int | None, tuple[int, bytes]] = {}
 
-async def changes(source: Source, after: int | None, port: int | None) -> AsyncIterator[bytes]:
-    """All messages from event `after` on, without end."""
-    if after is not None and not 0 <= after <= source.seq:
-        after = None  # an id of another log
-    yield b"retry: 500\n\n"
-    version = -1
-    while True:
-        if source.version != version:
-            version = source.version
-            after, text = change(source, after, port)
-            yield text
-            await asyncio.sleep(PACE)
-        elif not await source.news(version, HEARTBEAT):
-            yield b": still here\n\n"
+    async def since(self, after: int | None) -> AsyncIterator[bytes]:
+        """All messages from event `after` (None: from nothing) on, without end."""
+        source = self._source
+        if after is not None and not 0 <= after <= source.seq:
+            after = None  # an id of another log
+        yield b"retry: 500\n\n"
+        version = -1
+        while True:
+            if source.version != version:
+                version = source.version
+                after, text = self.change(after)
+                yield text
+                await asyncio.sleep(PACE)
+            elif not await source.news(version, HEARTBEAT):
+                yield b": still here\n\n"
+
+    def change(self, after: int | None) -> tuple[int, bytes]:
+        """The message that brings a page from event `after` to now, and the event it brings it to."""
+        if self._version != self._source.version or len(self._made) >= _MOST_MADE:
+            self._version = self._source.version
+            self._made.clear()
+        found = self._made.get(after)
+        if found is None:
+            found = self._made[after] = self._change(after)
+        return found
+
+    def _change(self, after: int | None) -> tuple[int, bytes]:
+        source = self._source
+        state = source.state
+        seq, touched = source.changed(after) if after is not None else source_room.Change(source.seq, None)
+        body = {
+            "seq": seq,
+            "whole": touched is None,
+            "status": source_room.status(source, state, self._port),
+            "columns": COLUMNS,
+            "trials": source_room.rows(state, touched),
+        }
+        return seq, message(_encode(body), id=seq, event="change")
 
 
 async def facts(source: Source, after: int) -> AsyncIterator[bytes]:
