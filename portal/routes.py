@@ -277,9 +277,10 @@ def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
             raise Wrong(400, f"outside the search space: {reason}")
         return await have(AskTrial(_ACTOR, text))
 
-    @post("/api/trials/{number:int}/kill", summary="End one trial", responses=answers(Done, *_BODY, code=201))
+    @post("/api/trials/{number:int}/kill", summary="End one trial", responses=answers(Done, 404, *_BODY, code=201))
     async def kill(number: Number, data: JSONBody[Kill]) -> Response[bytes]:
         del data
+        _trial(source.state, number)
         return await have(AskKill(_ACTOR, number))
 
     @post("/api/update", summary="Change limits or the search space", responses=answers(Done, *_BODY, code=201))

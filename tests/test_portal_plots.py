@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -128,3 +130,14 @@ def test_what_is_typed(folder: home.Folder, tmp_path: Path, tune: Any) -> None:
     tune("plot", "ten", "contour", "-o", "c.json", "--option", "x=y", "--option", "y=x", cwd=tmp_path)
     assert json.loads((tmp_path / "c.json").read_text())["layout"]["xaxis"]["title"]["text"] == "y"
     tune("plot", "ten", "pie", "-o", "c.json", cwd=tmp_path, code=2)
+
+
+@pytest.mark.skipif(
+    not any(map(shutil.which, ("chromium", "google-chrome", "chrome"))), reason="no Chrome, which draws pictures"
+)
+def test_a_picture_comes_out(folder: home.Folder, tmp_path: Path, tune: Any) -> None:
+    tune.environment["TUNE_HOME"] = str(folder.path.parent)
+    tune("plot", "ten", "slice", "-o", "a.png", cwd=tmp_path)
+    data = (tmp_path / "a.png").read_bytes()
+    assert data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) > 10_000
+    assert struct.unpack(">II", data[16:24]) == (1200, 700)
