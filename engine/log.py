@@ -710,6 +710,23 @@ class Reader:
             if chain is not None:
                 self.last = (seq, chain)
 
+    def rows_of(self, trial: int, kind: str, upto: int) -> list[Row]:
+        """The rows of one trial and one kind up to an event, found by the table alone: for those who have read the log.
+
+        They are not held against their chain. Raises `LogDamaged`.
+        """
+        try:
+            found: list[tuple[object, ...]] = self._connection.execute(
+                f"SELECT {_COLUMNS} FROM event WHERE trial = ? AND kind = ? AND seq <= ? ORDER BY seq",
+                (trial, kind, upto),
+            ).fetchall()
+            rows = [_unpack(_pack(columns[:10])) for columns in found]
+        except _UNREADABLE as error:
+            raise _translated(error, None) from error
+        except msgspec.MsgspecError as error:
+            raise LogDamaged(None, f"an event of trial {trial} has a column of a wrong type: {error}") from error
+        return [_upcast(row) for row in rows] if UPCAST else rows
+
     def _fetch(self, after: int, count: int) -> list[tuple[object, ...]]:
         try:
             return self._connection.execute(

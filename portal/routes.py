@@ -170,11 +170,10 @@ def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
         state = await at(at_seq)
         shown = views.trial(state, _trial(state, number), str(source.folder.path / "trials"))
         children = [other.number for other in state.made if other.continues == number]
-        found = await explained(number, state.seq)
-        reasons = [
-            {"phase": one["phase"], "seen": one["seen"], "parents": one["parents"], "decision": one["record"]}
-            for one in found["phases"]
-        ]
+        try:
+            reasons = await asyncio.to_thread(source.decisions, number, state.seq)
+        except TuneError as error:
+            raise Wrong(409, error.message, error.hint or "") from None
         return json({**shown, "children": children, "why": reasons})
 
     @get(

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ..engine import client, home, views
 from ..engine.errors import TuneError
-from ..engine.events import Fact, Row
+from ..engine.events import Fact, Parameter, Row, decode
 from ..engine.log import LogError, Reader
 from ..engine.requests import PersonsRequest
 from ..engine.state import State, Trial
@@ -207,6 +207,19 @@ class Source:
                 return list(reader.rows(after=after, upto=min(last, after + limit)))
         except LogError as error:
             raise TuneError(str(error)) from error
+
+    def decisions(self, number: int, upto: int) -> list[dict[str, Any]]:
+        """What the log holds on why the phases of a trial have their parameters. `TuneError` for a damaged one."""
+        try:
+            with Reader(self.folder.events) as reader:
+                events = [decode(row).event for row in reader.rows_of(number, "PARAMETER", upto)]
+        except (LogError, ValueError) as error:
+            raise TuneError(str(error)) from error
+        return [
+            {"phase": one.phase, "seen": one.seen, "parents": one.parents, "decision": one.decision or None}
+            for one in events
+            if isinstance(one, Parameter)
+        ]
 
     def close(self) -> None:
         """Let go of the log."""

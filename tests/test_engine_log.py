@@ -835,6 +835,14 @@ def test_L10_readers_see_each_commit_and_hold_nothing_back(path: Path, monkeypat
     assert sorted(file.name for file in path.parent.iterdir()) == ["events.db", "events.head"]
 
 
+def test_rows_of_one_trial_are_found_by_the_table_alone(path: Path) -> None:
+    rows = [msgspec.structs.replace(row, trial=row.seq % 3) for row in metrics(1, 30)]
+    write(path, rows)
+    with Reader(path) as reader:
+        assert reader.rows_of(1, "METRIC", 20) == [row for row in rows if row.trial == 1 and row.seq <= 20]
+        assert reader.rows_of(1, "PARAMETER", 20) == reader.rows_of(7, "METRIC", 20) == []
+
+
 def test_L10_a_reader_open_at_the_end_leaves_the_log_whole(path: Path) -> None:
     async def main() -> None:
         log = await Log.open(path, create=True)

@@ -231,6 +231,10 @@ def test_one_trial_with_its_reasons_as_far_as_it_was_known_then(tmp_path: Path) 
         portal = Portal(source)
         one = await portal.get("/api/trials/0")
         assert [(why["phase"], why["decision"]) for why in one["why"]] == [(0, {"rule": "random"})]
+        [phase] = (await portal.get("/api/trials/0/why"))["phases"]
+        assert one["why"] == [
+            {"phase": 0, "seen": phase["seen"], "parents": phase["parents"], "decision": phase["record"]}
+        ]
         other = await portal.get("/api/trials/1/why")
         [phase] = other["phases"]
         assert phase["record"] is None and "tune why made 1" in phase["note"]  # no tuner is run for it here
