@@ -1,6 +1,7 @@
 // Elements from data. Text is always text: nothing here, or anywhere in the page, parses HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
+const heard = new WeakSet(); // elements with listeners: these are never made into others
 
 /** An element: `h("a.badge", {href: "#x"}, "text", child, ...)`. Properties that begin with "on" are listeners. */
 export function h(name, properties = {}, ...children) {
@@ -9,8 +10,10 @@ export function h(name, properties = {}, ...children) {
   if (classes.length) element.className = classes.join(" ");
   for (const [key, value] of Object.entries(properties ?? {})) {
     if (value === undefined || value === null || value === false) continue;
-    if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
-    else if (key === "value" || key === "checked" || key === "disabled") element[key] = value;
+    if (key.startsWith("on")) {
+      element.addEventListener(key.slice(2), value);
+      heard.add(element);
+    } else if (key === "value" || key === "checked" || key === "disabled") element[key] = value;
     else if (key === "style") Object.assign(element.style, value);
     else element.setAttribute(key, value === true ? "" : String(value));
   }
@@ -40,11 +43,43 @@ export function fill(element, ...children) {
   return element;
 }
 
+/** The same, but what can stay stays: the focus, an open line, a link under a finger that is going down. */
+export function show(element, ...children) {
+  const wanted = document.createDocumentFragment();
+  append(wanted, children);
+  merge(element, wanted);
+  return element;
+}
+
+function merge(old, wanted) {
+  const next = [...wanted.childNodes];
+  const there = [...old.childNodes];
+  next.forEach((node, index) => {
+    const now = there[index];
+    if (!now) old.append(node);
+    else if (now === node || now.isEqualNode(node)) return;
+    else if (now.nodeType === Node.TEXT_NODE && node.nodeType === Node.TEXT_NODE) now.data = node.data;
+    else if (!alike(now, node)) now.replaceWith(node);
+    else {
+      for (const { name } of [...now.attributes]) if (!node.hasAttribute(name) && name !== "open") now.removeAttribute(name);
+      for (const { name, value } of [...node.attributes]) if (now.getAttribute(name) !== value) now.setAttribute(name, value);
+      merge(now, node);
+    }
+  });
+  for (const node of there.slice(next.length)) node.remove();
+}
+
+function alike(a, b) {
+  return a.nodeType === Node.ELEMENT_NODE && a.nodeName === b.nodeName && !heard.has(a) && !heard.has(b);
+}
+
 /** A number for people: six digits; what is no number as JSON. */
 export function number(value) {
   if (value === null || value === undefined) return "–";
-  if (typeof value === "number") return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(6)));
-  return typeof value === "string" ? value : JSON.stringify(value);
+  if (typeof value !== "number") return typeof value === "string" ? value : JSON.stringify(value);
+  if (Number.isInteger(value)) return String(value);
+  const size = Math.abs(value);
+  return size < 1e-3 || size >= 1e9 ? String(Number(value.toPrecision(5)).toExponential()) : String(Number(value.toPrecision(6)));
 }
 
 /** A stretch of seconds for people. */
@@ -52,9 +87,9 @@ export function span(seconds) {
   if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return "–";
   const s = Math.max(seconds, 0);
   if (s < 60) return `${s.toFixed(1)} s`;
-  if (s < 3600) return `${Math.floor(s / 60)} min ${Math.round(s % 60)} s`;
-  if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.round((s % 3600) / 60)} min`;
-  return `${Math.floor(s / 86400)} d ${Math.round((s % 86400) / 3600)} h`;
+  if (s < 3600) return `${Math.floor(s / 60)} min ${Math.floor(s % 60)} s`;
+  if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
+  return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
 }
 
 /** A moment (ISO, UTC) on the clock of whoever looks. */
@@ -76,4 +111,63 @@ export function card(title, ...children) {
 export function pairs(entries) {
   return h("dl", {}, entries.filter(([, value]) => value !== undefined)
     .map(([name, value]) => [h("dt", {}, name), h("dd", {}, value instanceof Node ? value : number(value))]));
+}
+
+/** A small table: its heads, and rows of texts and nodes; a number stands to the right. */
+export function grid(heads, rows) {
+  const cell = (value) => h(typeof value === "number" ? "td.num" : "td", {}, value instanceof Node ? value : number(value));
+  return h("div.scroll", {}, h("table", {},
+    h("thead", {}, h("tr", {}, heads.map((head, index) => h(rows.some((row) => typeof row[index] === "number") ? "th.num" : "th", {}, head)))),
+    h("tbody", {}, rows.map((row) => h("tr", {}, row.map(cell))))));
+}
+
+/** A link to a trial. */
+export function trialLink(number_) {
+  return h("a", { href: `#trial/${number_}` }, `trial ${number_}`);
+}
+
+/** Parameters as one level of names: a nested choice's with dots between. */
+export function flat(parameters, before = "", found = {}) {
+  for (const [name, value] of Object.entries(parameters ?? {})) {
+    if (value !== null && typeof value === "object" && !Array.isArray(value)) flat(value, `${before}${name}.`, found);
+    else found[before + name] = value;
+  }
+  return found;
+}
+
+/** Parameters for reading: pairs; the whole value in the tip. */
+export function parameters(value) {
+  if (value === null || typeof value !== "object" || Array.isArray(value)) return h("pre", {}, JSON.stringify(value));
+  return h("dl.mono", {}, Object.entries(flat(value))
+    .map(([name, one]) => [h("dt", {}, name), h("dd", { title: JSON.stringify(one) }, number(one))]));
+}
+
+/** A small curve: `lines` are [class, values] over 1..n; a gap where a value is no number. `dots`: values as points. */
+export function spark(label, lines, dots = [], [low, high] = range([...lines.flatMap(([, values]) => values), ...dots])) {
+  const most = Math.max(...lines.map(([, values]) => values.length), dots.length, 2);
+  const x = (index) => ((1000 * index) / (most - 1)).toFixed(1);
+  const y = (value) => (110 - (100 * (Math.min(Math.max(value, low), high) - low)) / (high - low || 1)).toFixed(1);
+  const path = (values) => {
+    const step = Math.max(1, Math.ceil(values.length / 2000));
+    let pen = "M";
+    let text = "";
+    values.forEach((value, index) => {
+      if (index % step && index !== values.length - 1) return;
+      if (!Number.isFinite(value)) { pen = "M"; return; }
+      text += `${pen}${x(index)} ${y(value)}`;
+      pen = "L";
+    });
+    return text;
+  };
+  const step = Math.max(1, Math.ceil(dots.length / 2000));
+  const points = dots.map((value, index) => (index % step || !Number.isFinite(value) ? "" : `M${x(index)} ${y(value)}h0`)).join("");
+  return s("svg", { class: "spark", viewBox: "0 0 1000 120", preserveAspectRatio: "none", role: "img", "aria-label": label },
+    points ? s("path", { class: "dots", d: points }) : null, lines.map(([kind, values]) => s("path", { class: kind, d: path(values) })));
+}
+
+/** The least and the greatest of what is finite. */
+export function range(values) {
+  let low = Infinity, high = -Infinity;
+  for (const value of values) if (Number.isFinite(value)) { low = Math.min(low, value); high = Math.max(high, value); }
+  return [low, high];
 }

@@ -20,6 +20,11 @@ export async function ask(path, body) {
   return found;
 }
 
+/** Whether a trial (a row) has ended. */
+export function over(row) {
+  return row.status !== "WAITING" && row.status !== "RUNNING";
+}
+
 class Store extends EventTarget {
   status = null;
   trials = new Map(); // by number, an object of the columns

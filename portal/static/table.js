@@ -16,7 +16,9 @@ export class Table {
     this.head = h("div.head", { role: "row" });
     this.body = h("div", { role: "rowgroup", style: { position: "relative" } });
     this.element.append(this.head, this.body);
-    this.lines = new Map();
+    this.lines = new Map(); // what is drawn, by index
+    this.shown = new WeakMap(); // the row of a line
+    this.headed = "";
     new ResizeObserver(() => this.#draw()).observe(this.element);
   }
 
@@ -27,16 +29,29 @@ export class Table {
     this.setRows(this.rows);
   }
 
+  /** The rows in place of those before; a line whose row is the same object stays, with its focus. */
   setRows(rows) {
     const column = this.columns.find((one) => one.name === this.sorted.name) ?? this.columns[0];
     const keyed = rows.map((row) => [column.key(row), row]);
-    keyed.sort(([a], [b]) => compare(a, b) * (this.sorted.up ? 1 : -1));
+    const sign = this.sorted.up ? 1 : -1;
+    keyed.sort(([a], [b]) => none(a) - none(b) || (none(a) ? 0 : sign * compare(a, b))); // what has no value comes last
     this.rows = keyed.map(([, row]) => row);
     this.#heads();
     this.body.style.height = `${this.rows.length * HEIGHT}px`;
-    for (const line of this.lines.values()) line.remove();
+    const focused = [...this.lines.values()].find((line) => line === document.activeElement);
+    const number = focused && this.shown.get(focused).number;
+    const kept = new Map([...this.lines.values()].map((line) => [this.shown.get(line), line]));
     this.lines.clear();
+    this.#each((index, row) => {
+      const line = kept.get(row);
+      if (!line) return;
+      kept.delete(row);
+      line.style.transform = `translateY(${index * HEIGHT}px)`;
+      this.lines.set(index, line);
+    });
+    for (const line of kept.values()) line.remove();
     this.#draw();
+    if (focused && !focused.isConnected) [...this.lines.values()].find((line) => this.shown.get(line).number === number)?.focus({ preventScroll: true });
   }
 
   get template() {
@@ -45,10 +60,13 @@ export class Table {
 
   #heads() {
     this.head.style.gridTemplateColumns = this.template;
-    fill(this.head, this.columns.map((one) => h("button", {
+    const mark = JSON.stringify([this.columns.map((one) => one.title), this.sorted]);
+    if (mark === this.headed) return;
+    this.headed = mark;
+    fill(this.head, this.columns.map((one) => h(one.numeric ? "button.num" : "button", {
       role: "columnheader",
+      title: one.title,
       "aria-sort": one.name === this.sorted.name ? (this.sorted.up ? "ascending" : "descending") : "none",
-      class: one.numeric ? "num" : "",
       onclick: () => {
         this.sorted = { name: one.name, up: one.name === this.sorted.name ? !this.sorted.up : true };
         this.setRows(this.rows);
@@ -56,18 +74,25 @@ export class Table {
     }, one.title, one.name === this.sorted.name ? (this.sorted.up ? " ▲" : " ▼") : "")));
   }
 
-  #draw() {
+  /** The rows that can be seen, with their indices. */
+  #each(act) {
     const top = this.element.scrollTop;
     const first = Math.max(Math.floor(top / HEIGHT) - SPARE, 0);
     const last = Math.min(Math.ceil((top + this.element.clientHeight) / HEIGHT) + SPARE, this.rows.length);
+    for (let index = first; index < last; index++) act(index, this.rows[index]);
+    return [first, last];
+  }
+
+  #draw() {
+    const missing = [];
+    const [first, last] = this.#each((index) => { if (!this.lines.has(index)) missing.push(index); });
     for (const [index, line] of this.lines) {
       if (index < first || index >= last) {
         line.remove();
         this.lines.delete(index);
       }
     }
-    for (let index = first; index < last; index++) {
-      if (this.lines.has(index)) continue;
+    for (const index of missing) {
       const row = this.rows[index];
       const line = h("div.line", {
         role: "row",
@@ -76,6 +101,7 @@ export class Table {
         onclick: () => this.open(row),
       }, this.columns.map((one) => h(one.numeric ? "div.cell.num" : "div.cell", { role: "cell" }, one.show(row))));
       this.lines.set(index, line);
+      this.shown.set(line, row);
       this.body.append(line);
     }
   }
@@ -99,9 +125,11 @@ export class Table {
   }
 }
 
+function none(value) {
+  return value === null || value === undefined;
+}
+
 function compare(a, b) {
-  const none = (value) => value === null || value === undefined;
-  if (none(a) || none(b)) return none(a) - none(b);
   if (typeof a === "number" && typeof b === "number") return a - b;
   const left = String(a), right = String(b);
   return left < right ? -1 : left > right ? 1 : 0;

@@ -1,16 +1,31 @@
 // One trial: what it got and why, what it reported, what it wrote, where it ran, what came before and after it.
 
-import { badge, card, fill, h, moment, number, pairs, s } from "./dom.js";
-import { ask, store } from "./store.js";
+import { badge, card, fill, h, moment, number, pairs, parameters, range, show, spark, trialLink } from "./dom.js";
+import { ask, over, store } from "./store.js";
+
+const STOPS = { assessor: "the assessor", user: "somebody", stop: "the end of the experiment" };
 
 export function trial(main, [text]) {
   const wanted = Number(text);
-  const at = h("div.wide", { id: "trial" });
+  const at = h("div.wide.stack", { id: "trial" });
   fill(main, at);
+  const said = h("span.soft", { role: "status" });
+  const kill = h("button.danger", {
+    name: "kill",
+    onclick: async () => {
+      if (!confirm(`End trial ${wanted}?`)) return;
+      try { await ask(`/api/trials/${wanted}/kill`, {}); fill(said, "it is being ended"); }
+      catch (error) { fill(said, error.message); }
+    },
+  }, "Kill");
+  const logs = new Logs(wanted);
+  const head = h("div");
+  const body = h("div.contents");
+  const why = h("section.card", {}, h("h2", {}, "Why"), h("p.soft", {}, "…"));
   let shown = "";
+  let explained = "";
   let asking = false;
   let again = false;
-  const logs = new Logs(wanted);
 
   async function update() {
     const row = store.trials.get(wanted);
@@ -23,7 +38,7 @@ export function trial(main, [text]) {
       shown = mark;
       draw(found);
     } catch (error) {
-      fill(at, card(`Trial ${text}`, h("p", {}, error.message)));
+      fill(at, card(`Trial ${text}`, h("p", {}, error.message), store.trials.size ? h("p", {}, trialLink(Math.max(...store.trials.keys())), " is the last.") : null));
     } finally {
       asking = false;
       if (again) { again = false; update(); }
@@ -31,95 +46,132 @@ export function trial(main, [text]) {
   }
 
   function draw(found) {
-    const said = h("span.soft", { role: "status" });
-    const kill = h("button.danger", {
-      name: "kill", disabled: !store.commands || !["WAITING", "RUNNING"].includes(found.status),
-      onclick: async () => {
-        if (!confirm(`End trial ${found.number}?`)) return;
-        try { await ask(`/api/trials/${found.number}/kill`, {}); fill(said, "it is being ended"); }
-        catch (error) { fill(said, error.message); }
-      },
-    }, "Kill");
-    const link = (number_) => h("a", { href: `#trial/${number_}` }, `trial ${number_} `);
-    fill(at,
-      h("div.row", {}, h("h1", {}, `Trial ${found.number}`), badge(found.status), h("span.mono.soft", {}, found.id), kill, said,
-        h("span.grow"), h("a", { href: `#trial/${Math.max(found.number - 1, 0)}` }, "← before"), h("a", { href: `#trial/${found.number + 1}` }, "next →")),
-      found.reason ? h("p", {}, found.reason) : null,
-      h("div", { style: { display: "grid", gap: "1rem", gridTemplateColumns: "repeat(auto-fit, minmax(min(100%, 22rem), 1fr))" } },
-        card("Where and when", pairs([["host", found.host], ["pid", found.pid], ["attempt", found.attempt], ["exit code", found.exit_code],
-          ["created", moment(found.created)], ["started", moment(found.started)], ["ended", moment(found.ended)],
-          ["continues", found.continues === null ? undefined : link(found.continues)],
-          ["continued by", found.children.length ? h("span", {}, found.children.map(link)) : undefined],
-          ["stdout", found.stdout], ["stderr", found.stderr]])),
-        found.phases.map((phase) => card(found.phases.length > 1 ? `Phase ${phase.phase}` : "Parameters and results",
-          h("div.row", {}, h("span.big", {}, phase.final !== null && typeof phase.final === "object" ? JSON.stringify(phase.final) : number(phase.final)), h("span.soft", {}, "final result")),
-          h("pre", {}, JSON.stringify(phase.parameters, null, 1)),
-          curve(phase.intermediate),
-          phase.final_ignored.length ? h("p.soft", {}, `${phase.final_ignored.length} further final results were not counted`) : null)),
-        card("Why these parameters", found.why.length
-          ? found.why.map((one) => [h("p.soft", {}, found.why.length > 1 ? `phase ${one.phase}: ` : "", `the tuner had seen the log up to event ${one.seen}`), h("pre", {}, one.decision ? JSON.stringify(one.decision, null, 1) : "no record; tune why recomputes it")])
-          : h("p.soft", {}, "No suggestion of a tuner."))),
-      logs.element);
+    if (!head.isConnected) fill(at, head, h("div.row", {}, kill, said), h("div.cards", {}, body, why), logs.element);
+    kill.disabled = !store.commands || over(found);
+    kill.parentElement.hidden = over(found) && !said.textContent;
+    show(head,
+      h("div.row", {}, h("h1", {}, `Trial ${found.number}`), badge(found.status), h("span.mono.soft", {}, found.id), h("span.grow"),
+        found.number ? h("a", { href: `#trial/${found.number - 1}`, rel: "prev" }, "← before") : null, h("a", { href: `#trial/${found.number + 1}`, rel: "next" }, "next →")),
+      found.reason ? h("pre", {}, found.reason) : null);
+    const lineage = [
+      ["continues", found.continues === null ? undefined : trialLink(found.continues)],
+      ["continued by", found.children.length ? h("span.row", {}, found.children.map(trialLink)) : undefined],
+    ];
+    show(body,
+      found.phases.map((phase) => card(found.phases.length > 1 ? `Phase ${phase.phase}` : "Parameters and result",
+        h("div.row", {}, h("span.big", {}, phase.final !== null && typeof phase.final === "object" ? JSON.stringify(phase.final) : number(phase.final)), h("span.soft", {}, "final result")),
+        phase.violation ? h("p", {}, `It fails the outcome constraints by ${number(phase.violation)}.`) : null,
+        parameters(phase.parameters),
+        curve(phase.intermediate),
+        phase.final_ignored.length ? h("p.soft", {}, `${phase.final_ignored.length} further final results were not counted`) : null)),
+      card("Where and when", pairs([["host", found.host], ["pid", found.pid], ["attempt", found.attempt], ["exit code", found.exit_code],
+        ["created", moment(found.created)], ["started", moment(found.started)], ["ended", moment(found.ended)], ...lineage,
+        ["stdout", found.stdout], ["stderr", found.stderr]])));
     logs.follow(found.status === "RUNNING");
+    explain(found);
+  }
+
+  /** Asked for when something about it has changed, and drawn when it has come: it may take long. */
+  async function explain(found) {
+    const mark = JSON.stringify([found.phases.length, found.status, found.attempt, store.at]);
+    if (mark === explained) return;
+    explained = mark;
+    let told;
+    try { told = await ask(`/api/trials/${wanted}/why${store.query}`); }
+    catch (error) {
+      if (error.code !== 404) { show(why, h("h2", {}, "Why"), h("p.soft", {}, error.message)); return; }
+      told = { phases: (found.why ?? []).map((one) => ({ ...one, record: one.decision, note: one.decision ? "" : "the log holds no record" })), stops: [], ends: [] };
+    }
+    if (mark === explained) show(why, reasons(told));
   }
   return { update, close: () => logs.follow(false) };
+}
+
+/** Why it has its parameters, who stopped it and why. */
+function reasons(told) {
+  const several = told.phases.length > 1;
+  return [h("h2", {}, "Why"),
+    told.phases.map((one) => [
+      h("p.soft", {}, several ? `Phase ${one.phase}: ` : "", one.ask === null ? one.note : [
+        told.tuner ? `proposed by ${told.tuner}` : "proposed by the tuner", one.seen ? `, which had seen the log up to event ${one.seen}` : "",
+        one.knew ? ` (${Object.entries(one.knew).filter(([, n]) => n).map(([name, n]) => `${number(n)} ${name}`).join(", ") || "it knew nothing yet"})` : ""]),
+      one.parents?.length ? h("p", {}, "Made from ", one.parents.map((parent) => [trialLink(parent), " "])) : null,
+      one.budget ? h("p", {}, `Budget ${number(one.budget)}`) : null,
+      one.record ? parameters(one.record) : one.ask !== null && one.note ? h("p.soft", {}, one.note) : null]),
+    told.phases.length ? null : h("p.soft", {}, "No suggestion yet."),
+    told.stops.map((one) => h("p", {}, `Stopped by ${STOPS[one.by] ?? one.by}${one.actor ? ` (${one.actor})` : ""} in attempt ${one.attempt}, event ${one.event}${one.why ? ": " : ""}`,
+      typeof one.why === "string" ? one.why : one.why ? h("span.mono", {}, JSON.stringify(one.why)) : "")),
+    told.ends.filter((one) => one.reason).map((one) => h("p.soft", {}, `Attempt ${one.attempt} ended ${one.status}: ${one.reason}`))];
 }
 
 /** The intermediate results as a curve. */
 function curve(series) {
   const values = series.map((value) => (typeof value === "number" ? value : NaN));
-  const finite = values.filter(Number.isFinite);
-  if (finite.length < 2) return finite.length ? h("p.soft", {}, `one report: ${number(finite[0])}`) : null;
-  const low = finite.reduce((a, b) => Math.min(a, b)), high = finite.reduce((a, b) => Math.max(a, b));
-  const step = Math.max(1, Math.ceil(values.length / 2000));
-  let pen = "M";
-  let path = "";
-  values.forEach((value, index) => {
-    if (index % step && index !== values.length - 1) return;
-    if (!Number.isFinite(value)) { pen = "M"; return; }
-    path += `${pen}${((1000 * index) / (values.length - 1)).toFixed(1)} ${(110 - (100 * (value - low)) / (high - low || 1)).toFixed(1)}`;
-    pen = "L";
-  });
-  return [s("svg", { class: "spark", viewBox: "0 0 1000 120", preserveAspectRatio: "none", role: "img", "aria-label": "intermediate results" }, s("path", { d: path })),
+  const [low, high] = range(values);
+  const finite = values.filter(Number.isFinite).length;
+  if (finite < 2) return finite ? h("p.soft", {}, `one report: ${number(low)}`) : null;
+  return [spark("intermediate results", [["line", values]]),
     h("div.soft", {}, `${values.length} reports, ${number(low)} to ${number(high)}, last ${number(series.at(-1))}`)];
 }
 
 /** stdout and stderr, read on while the trial runs. */
 class Logs {
+  #number;
+  #stream = "stdout";
+  #next = null;
+  #first = 0;
+  #pre = h("pre", { id: "output", tabindex: "0" });
+  #earlier = h("button", { onclick: () => this.#before() }, "Earlier");
+  #buttons;
+  #timer = 0;
+
   constructor(number_) {
-    this.number = number_;
-    this.stream = "stdout";
-    this.next = null;
-    this.pre = h("pre", { id: "output" });
-    this.buttons = h("div.row", {}, ["stdout", "stderr"].map((name) => h("button", { onclick: () => this.choose(name) }, name)));
-    this.element = card("Output", this.buttons, this.pre);
-    this.choose("stdout");
+    this.#number = number_;
+    this.#buttons = ["stdout", "stderr"].map((name) => h("button", { onclick: () => this.#choose(name) }, name));
+    this.element = card("Output", h("div.row", {}, this.#buttons, this.#earlier), this.#pre);
+    this.#choose("stdout");
   }
 
-  choose(name) {
-    this.stream = name;
-    this.next = null;
-    this.pre.textContent = "";
-    this.read();
+  #choose(name) {
+    this.#stream = name;
+    this.#next = null;
+    this.#pre.textContent = "";
+    for (const button of this.#buttons) button.setAttribute("aria-pressed", String(button.textContent === name));
+    this.#read();
   }
 
-  async read() {
+  #ask(offset, limit) {
+    return ask(`/api/trials/${this.#number}/log/${this.#stream}?offset=${offset}&limit=${limit}`);
+  }
+
+  async #read() {
+    const stream = this.#stream;
     try {
-      const path = `/api/trials/${this.number}/log/${this.stream}?offset=${this.next ?? -65536}&limit=262144`;
-      const found = await ask(path);
-      if (this.next !== null && found.text === "") return;
-      const down = this.pre.scrollTop + this.pre.clientHeight >= this.pre.scrollHeight - 4;
-      this.pre.append(found.text || "(nothing)\n");
-      this.next = found.next ?? 0;
-      if (down) this.pre.scrollTop = this.pre.scrollHeight;
+      const found = await this.#ask(this.#next ?? -65536, 262144);
+      if (stream !== this.#stream || (this.#next !== null && found.text === "")) return;
+      if (this.#next === null) this.#first = found.offset;
+      if (!this.#next) this.#pre.textContent = "";
+      const down = this.#pre.scrollTop + this.#pre.clientHeight >= this.#pre.scrollHeight - 4;
+      this.#pre.append(found.text || "(nothing)\n");
+      this.#next = found.next ?? 0;
+      this.#earlier.hidden = this.#first === 0;
+      if (down) this.#pre.scrollTop = this.#pre.scrollHeight;
     } catch (error) {
-      this.pre.textContent = error.message;
+      this.#pre.textContent = error.message;
     }
   }
 
+  async #before() {
+    const from = Math.max(this.#first - 65536, 0);
+    const found = await this.#ask(from, Math.max(this.#first - from, 1));
+    this.#pre.prepend(found.text);
+    this.#first = from;
+    this.#earlier.hidden = from === 0;
+  }
+
   follow(on) {
-    clearInterval(this.timer);
-    if (on) this.timer = setInterval(() => this.read(), 1000);
-    else if (this.next !== null) this.read();
+    clearInterval(this.#timer);
+    if (on) this.#timer = setInterval(() => this.#read(), 1000);
+    else if (this.#next !== null) this.#read();
   }
 }

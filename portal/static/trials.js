@@ -1,6 +1,6 @@
 // All trials in a table: sort, filter, choose columns; a line leads to its trial.
 
-import { badge, fill, h, moment, number } from "./dom.js";
+import { badge, fill, flat, h, moment, number } from "./dom.js";
 import { store } from "./store.js";
 import { Table } from "./table.js";
 
@@ -30,21 +30,13 @@ function parameterColumns(rows) {
   const names = new Set();
   for (const row of rows.slice(0, 500)) for (const name of Object.keys(flat(row.parameters))) names.add(name);
   return [...names].slice(0, 100).map((name) => ({
-    name: `p:${name}`, title: name, width: Math.min(Math.max(90, name.length * 9), 220), numeric: true,
+    name: `p:${name}`, title: name, width: Math.min(Math.max(110, name.length * 9), 220), numeric: true,
     show: (row) => number(flat(row.parameters)[name]), key: (row) => flat(row.parameters)[name],
   }));
 }
 
-export function flat(parameters, before = "", found = {}) {
-  for (const [name, value] of Object.entries(parameters ?? {})) {
-    if (value !== null && typeof value === "object" && !Array.isArray(value)) flat(value, `${before}${name}.`, found);
-    else found[before + name] = value;
-  }
-  return found;
-}
-
 export function trials(main) {
-  const filter = h("input", { type: "search", name: "filter", placeholder: "Filter: a word, a status, lr<0.1", size: "32", oninput: () => update() });
+  const filter = h("input", { type: "search", name: "filter", placeholder: "Filter: a word, a status, lr<0.1", size: "32", "aria-label": "Filter", oninput: () => update() });
   const count = h("span.soft", { id: "count" });
   const chooser = h("details", {}, h("summary", {}, "Columns"));
   const chosen = new Set(JSON.parse(localStorage.getItem(CHOSEN) ?? "null") ?? FIRST);
@@ -71,7 +63,7 @@ export function trials(main) {
       signature = now;
       fill(chooser, h("summary", {}, "Columns"), h("div.row", {}, all.map((one) => h("label", {},
         h("input", { type: "checkbox", checked: columns().includes(one), onchange: (event) => choose(one.name, event.target.checked) }), one.title))));
-      table.columns = columns();
+      table.setColumns(columns());
     }
     const kept = rows.filter(matcher(filter.value));
     table.setRows(kept);
