@@ -101,6 +101,7 @@ function route() {
   view = make(main, rest.map(decoded));
   frame();
   if (store.status) view.update();
+  document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
   main.focus({ preventScroll: true });
 }
 

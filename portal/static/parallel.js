@@ -63,7 +63,7 @@ export function parallel({ dimensions, line }) {
       ticks(one, spans[axis]).map(([at, text]) => s("text", { class: "tick", x: x(axis) + 4, y: y(axis, at) + 3 }, short(text))),
       brush, grip);
   });
-  return [s("svg", { class: "parallel main-svg", viewBox: `0 0 ${wide} ${HIGH}`, role: "img", "aria-label": "parallel coordinates" }, drawn.map(([, element]) => element), axes), told];
+  return [h("div.scroll", {}, s("svg", { class: "parallel main-svg", style: `min-width: ${wide * 0.7}px`, viewBox: `0 0 ${wide} ${HIGH}`, role: "img", "aria-label": "parallel coordinates" }, drawn.map(([, element]) => element), axes)), told];
 }
 
 function ticks(one, [low, high]) {

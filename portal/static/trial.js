@@ -59,7 +59,7 @@ export function trial(main, [text]) {
     ];
     show(body,
       found.phases.map((phase) => card(found.phases.length > 1 ? `Phase ${phase.phase}` : "Parameters and result",
-        h("div.row", {}, h("span.big", {}, phase.final !== null && typeof phase.final === "object" ? JSON.stringify(phase.final) : number(phase.final)), h("span.soft", {}, "final result")),
+        final(phase.final),
         phase.violation ? h("p", {}, `It fails the outcome constraints by ${number(phase.violation)}.`) : null,
         parameters(phase.parameters),
         curve(phase.intermediate),
@@ -102,6 +102,12 @@ function reasons(told) {
     told.stops.map((one) => h("p", {}, `Stopped by ${STOPS[one.by] ?? one.by}${one.actor ? ` (${one.actor})` : ""} in attempt ${one.attempt}, event ${one.event}${one.why ? ": " : ""}`,
       typeof one.why === "string" ? one.why : one.why ? h("span.mono", {}, JSON.stringify(one.why)) : "")),
     told.ends.filter((one) => one.reason).map((one) => h("p.soft", {}, `Attempt ${one.attempt} ended ${one.status}: ${one.reason}`))];
+}
+
+/** A final result: a number, or what else was reported. */
+function final(value) {
+  const whole = value !== null && typeof value === "object";
+  return [h("div.row", {}, whole ? null : h("span.big", {}, number(value)), h("span.soft", {}, "final result")), whole ? parameters(value) : null];
 }
 
 /** The intermediate results as a curve. */

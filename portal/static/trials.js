@@ -25,13 +25,25 @@ function took(row) {
   return row.started && row.ended ? Math.round((new Date(row.ended) - new Date(row.started)) / 100) / 10 : null;
 }
 
-/** The names of parameters, of nested choices too, as columns. */
+/** The parts of results, and the parameters, of nested choices too, as columns. */
 function parameterColumns(rows) {
   const names = new Set();
   for (const row of rows.slice(0, 500)) for (const name of Object.keys(flat(row.parameters))) names.add(name);
-  return [...names].slice(0, 100).map((name) => ({
+  return [...resultColumns(rows), ...[...names].slice(0, 100).map((name) => ({
     name: `p:${name}`, title: name, width: Math.min(Math.max(110, name.length * 9), 220), numeric: true,
     show: (row) => number(flat(row.parameters)[name]), key: (row) => flat(row.parameters)[name],
+  }))];
+}
+
+/** What a final result holds besides the number that counts, as columns: the objectives, or what else was reported. */
+function resultColumns(rows) {
+  const names = new Set();
+  for (const { final } of rows.slice(0, 500)) {
+    if (final !== null && typeof final === "object") for (const name of Object.keys(final)) if (name !== "default") names.add(name);
+  }
+  return [...names].slice(0, 20).map((name) => ({
+    name: `p:result ${name}`, title: name, width: Math.min(Math.max(110, name.length * 9), 220), numeric: true,
+    show: (row) => number(row.final?.[name]), key: (row) => row.final?.[name],
   }));
 }
 
