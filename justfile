@@ -57,6 +57,10 @@ bench-fidelity *OPTIONS:
 bench-remote TRIALS='60' ROUNDS='3':
     .venv/bin/python benchmarks/remote.py {{TRIALS}} {{ROUNDS}}
 
+# The web portal: lag and cost of 20 viewers, the page on a log of 1,000,000 events; options go to benchmarks/portal.py.
+bench-portal *OPTIONS:
+    .venv/bin/python benchmarks/portal.py {{OPTIONS}}
+
 # Build the wheel into dist/ and check what is in it.
 wheel:
     rm -rf build dist src/*.egg-info
@@ -87,3 +91,7 @@ hostile COUNT='20':
 # The picture of the terminal in the README, from a real run.
 picture:
     .venv/bin/python scripts/picture.py docs/terminal.svg
+
+# The pictures of docs/portal.md, from a real run and a real browser.
+screenshots:
+    .venv/bin/python scripts/screenshots.py docs/pictures
