@@ -16,6 +16,7 @@ import subprocess
 from pathlib import Path
 
 from lab.errors import LabError
+from lab.waiting import until
 
 PLACE = Path("/run/tune-lab")
 MOUNT_POINT = PLACE / "root"  # always an empty folder here; in a host's own namespace its root is built on it
@@ -155,8 +156,7 @@ def _clean(number: int) -> None:
 
 
 def _delete(link: str) -> None:
-    """Delete a link. One end of a veth pair also goes when the other's namespace does, which may come first."""
+    """Delete a link. One end of a veth pair also goes when the other's namespace does, when the kernel likes."""
     with contextlib.suppress(LabError):
         ip(f"link del {link}")
-    if link in links():
-        raise LabError(f"the link {link} can't be deleted")
+    until(lambda: link not in links(), f"the link {link} to be gone")
