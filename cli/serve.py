@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -29,6 +29,7 @@ from ..engine.door import open_door
 from ..engine.errors import TuneError
 from ..engine.events import Fact
 from ..engine.host_link import TrainingService
+from ..engine.listener import Listener, listening
 from ..engine.lock import Lock, LockHeld
 from ..engine.log import LogError, has_begun
 from ..engine.portal_process import start
@@ -120,14 +121,14 @@ async def _serve(
             raise TuneError(str(error)) from error
         engine.on_fact = on_fact
         try:
-            async with open_door(engine, folder.data) as path:
+            async with _listening(folder, engine) as listener, open_door(engine, folder.data) as path:
                 lock.write({**me, "socket": str(path), **({} if portal is None else {"port": portal.port})})
                 with _portal(folder, portal):
                     if on_started is not None:
                         on_started()
                     if stops:
                         engine.submit(AskStop(actor or "signal"))
-                    await engine.run(_services(folder, engine))
+                    await engine.run(_services(folder, engine, listener))
         finally:
             await engine.close()
         _logger.info("ended", status=engine.state.status, reason=engine.state.reason)
@@ -153,17 +154,31 @@ def _portal(folder: home.Folder, opening: Opening | None) -> Generator[None]:
         opening.listening.close()  # nobody is let in any more, and nobody waits in vain
 
 
-def _services(folder: home.Folder, engine: Engine) -> list[TrainingService]:
+@contextlib.asynccontextmanager
+async def _listening(folder: home.Folder, engine: Engine) -> AsyncGenerator[Listener | None]:
+    """The address at which keepers dial, while the block runs; None where no training service asks for one."""
+    dialled = [one for one in engine.state.settings.training_services if one.channel is not None]
+    if not dialled:
+        yield None
+        return
+    one = dialled[0]  # all of them name the same (config_load.py)
+    async with listening(folder.data, one.channel_address or "", one.channel_port, tls=one.secured) as listener:
+        yield listener
+
+
+def _services(folder: home.Folder, engine: Engine, listener: Listener | None) -> list[TrainingService]:
     """The hosts that the config names. A training service makes one; or several, if its class has `services`."""
     settings = engine.state.settings
     made: list[TrainingService] = []
     for own in settings.training_services:
         kind = registry.training_service_class(own.platform)
-        common = {
+        common: dict[str, Any] = {
             "lease": microseconds(settings.engine_lease) / 1_000_000,
             "grace": microseconds(settings.stop_grace) / 1_000_000,
             "lock": folder.keeper_lock,
         }
+        if own.channel is not None:
+            common["listener"] = listener
         services = getattr(kind, "services", None)
         made += [kind(folder.path, **common)] if services is None else services(folder.path, settings, own, **common)
     return made

@@ -6,6 +6,7 @@ The log's EXPERIMENT fact holds a config as JSON with all defaults written out. 
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Any, Literal
 
@@ -71,6 +72,17 @@ class TrainingService(Struct, frozen=True, kw_only=True):
     reuse_mode: bool | None = None
     slots: int | None = None  # of this host, on the platform local
     machine_list: list[Machine] = []
+    channel: Literal["tcp"] | None = None  # keepers dial out to the engine; None: the service's own way
+    channel_address: str | None = None  # an IP address of this host, to listen at
+    channel_port: int = 0  # any free one
+    channel_tls: bool | None = None  # None: unless the address is loopback
+
+    @property
+    def secured(self) -> bool:
+        """Whether what goes over the TCP channel is under TLS."""
+        if self.channel_tls is not None:
+            return self.channel_tls
+        return self.channel_address is not None and not ipaddress.ip_address(self.channel_address).is_loopback
 
 
 class Terms(Struct, frozen=True, kw_only=True):

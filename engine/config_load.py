@@ -12,6 +12,8 @@ Reading is in config_file.py, the result in config.py.
 from __future__ import annotations
 
 import difflib
+import inspect
+import ipaddress
 import os
 import re
 import secrets
@@ -176,6 +178,13 @@ def _address(value: Any) -> str:
     return text
 
 
+def _ip(value: Any) -> str:
+    try:
+        return str(ipaddress.ip_address(_text(value)))
+    except ValueError:
+        raise _Wrong(f"found {_shown(value)}; allowed: an IP address of this host, such as 127.0.0.1") from None
+
+
 def _jump(value: Any) -> str:
     text = _text(value)
     if not all(re.fullmatch(r"([A-Za-z0-9_.-]+@)?[A-Za-z0-9_.-]+(:[0-9]{1,5})?", one) for one in text.split(",")):
@@ -306,6 +315,10 @@ _SERVICE: dict[str, Callable[[Any], Any]] = {
     "reuse_mode": _switch,
     "slots": _whole(1, 99_999),
     "machine_list": _each(_table, "machines"),
+    "channel": _one_of("tcp"),
+    "channel_address": _ip,
+    "channel_port": _whole(0, 65535),
+    "channel_tls": _switch,
     "trial_gpu_number": _whole(0, 1024),
     "trial_command": _text,
     "trial_code_directory": _text,
@@ -670,6 +683,9 @@ class _Reader:
         twice = [one.platform for one in found if [other.platform for other in found].count(one.platform) > 1]
         if twice:
             self.wrong(self.place("training_service"), f"found {twice[0]} twice; allowed: each platform once")
+        dialled = {(one.channel_address, one.channel_port, one.channel_tls) for one in found if one.channel is not None}
+        if len(dialled) > 1:
+            self.wrong(self.place("training_service"), "found several TCP channels; allowed: the same one for each")
         return found[0] if len(found) == 1 else found
 
     def service(self, data: Any, above: Place, values: dict[str, Any]) -> list[TrainingService]:
@@ -700,10 +716,26 @@ class _Reader:
             self.wrong(at, "no machine is there; the platform remote needs a machine_list")
         elif machines and "remote" not in platforms and platforms:
             self.wrong(at, f"not used by the platform {platforms[0]}; allowed: platform = remote")
+        self.check_channel(known, platforms)
         return [
             TrainingService(platform=platform, machine_list=machines if platform == "remote" else [], **known)
             for platform in platforms
         ]
+
+    def check_channel(self, known: Mapping[str, Any], platforms: list[str]) -> None:
+        """Note what is wrong with the TCP channel of a training service (engine/listener.py)."""
+        given = [name for name in ("channel_address", "channel_port", "channel_tls") if name in known]
+        if "channel" not in known:
+            for name in given:
+                self.wrong(self.place("training_service", name), 'not used without channel = "tcp"')
+            return
+        if "channel_address" not in known and ("training_service", "channel_address") not in self.places:
+            at = self.place("training_service", "channel")
+            self.wrong(at, "channel_address is missing; it is the address of this host that keepers dial")
+        for platform in platforms:
+            if "listener" not in inspect.signature(registry.training_service_class(platform)).parameters:
+                at = self.place("training_service", "channel")
+                self.wrong(at, f"not yet on the platform {platform}; allowed: to leave it out")
 
     def machines(self, data: Any) -> list[Machine]:
         """The machines of a machine_list, each with a name of its own."""

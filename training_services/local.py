@@ -1,7 +1,8 @@
 """The training service "local": trials run on this very host, under a keeper that is started here when none runs.
 
 A training service only says how a keeper is started and how its channel is reached; everything else is the keeper's
-(trial_sdk/keeper.py). Here the keeper is a process in a session of its own, dialled at its Unix socket.
+(trial_sdk/keeper.py). Here the keeper is a process in a session of its own, dialled at its Unix socket. With
+`channel = "tcp"` it is the keeper that dials, at the engine's TCP address (engine/listener.py), as in a container.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from ..engine.listener import Expected, Listener
 from ..trial_sdk import control_group
 from ..trial_sdk.crash_point import VARIABLE
+from ..trial_sdk.dial import kept_token, new_token
 from ..trial_sdk.keeper import read_lock
 
 START_TIMEOUT = 30.0  # seconds for a keeper to come up
+LOOK_AGAIN = 2.0  # seconds after which a keeper that is to dial may have died
 
 
 class KeeperUnreachable(Exception):
@@ -31,14 +36,28 @@ class Local:
 
     name = "local"
 
-    def __init__(self, folder: Path, *, lease: float = 2400.0, grace: float = 10.0, lock: Path | None = None) -> None:
-        """`folder` is the experiment's; `lock` is keeper.lock, if it lies elsewhere."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        lease: float = 2400.0,
+        grace: float = 10.0,
+        lock: Path | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        """`folder` is the experiment's; `lock` is keeper.lock, if it lies elsewhere; at a `listener` it dials."""
         self._folder = folder.resolve()
         self._lease, self._grace = lease, grace
         self._lock = lock or self._folder / "keeper.lock"
+        self._listener = listener
+        self._token = self._lock.parent / "channel" / f"{self.name}.token"
+        self._expected: Expected | None = None
 
     async def channel(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A fresh connection to the keeper, which is started when it is not there. `KeeperUnreachable`."""
+        return await self._dialled() if self._listener is None else await self._met(self._listener)
+
+    async def _dialled(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         deadline = time.monotonic() + START_TIMEOUT
         pause = 0.01
         while True:
@@ -56,6 +75,31 @@ class Local:
             elif not await self._start() and time.monotonic() > deadline:
                 raise KeeperUnreachable("the keeper does not come up")
 
+    async def _met(self, listener: Listener) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """The connection that the keeper makes; each keeper that is started gets a token of its own."""
+        deadline = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < deadline:
+            if not self.running():
+                self._expected = listener.expect(self.name, new_token(self._token))
+                await self._start(self._to_dial(listener))
+            elif self._expected is None:  # it was started by an engine before this one
+                self._expected = listener.expect(self.name, self._kept_token())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_AGAIN):
+                    return await self._expected.channel()
+        raise KeeperUnreachable(f"the keeper does not dial {listener.here}")
+
+    def _kept_token(self) -> bytes:
+        """The token of the keeper that runs; a new one, which it finds, when that is lost."""
+        try:
+            return kept_token(self._token)
+        except (OSError, ValueError):
+            return new_token(self._token)
+
+    def _to_dial(self, listener: Listener) -> list[str]:
+        options = ["--dial", listener.here, "--name", self.name, "--token-file", os.fspath(self._token)]
+        return options + (["--fingerprint", listener.fingerprint] if listener.fingerprint else [])
+
     def running(self) -> bool:
         """Whether a keeper holds the lock."""
         try:
@@ -70,11 +114,11 @@ class Local:
             os.close(fd)
         return False
 
-    async def _start(self) -> bool:
+    async def _start(self, options: Sequence[str] = ()) -> bool:
         """Start a keeper and wait until it listens; False when another one was faster."""
         read_end, write_end = os.pipe()
         try:
-            process = self._spawn(write_end)
+            process = self._spawn(write_end, options)
         except OSError as error:
             os.close(read_end)
             raise KeeperUnreachable(f"the keeper can't be started: {error}") from error
@@ -104,7 +148,7 @@ class Local:
             raise KeeperUnreachable(f"the keeper ended with code {code}: {self._last_words()}")
         return False
 
-    def _spawn(self, ready_fd: int) -> subprocess.Popen[bytes]:
+    def _spawn(self, ready_fd: int, options: Sequence[str]) -> subprocess.Popen[bytes]:
         env = {  # the user's, without what marks a trial when this runs inside one
             name: value
             for name, value in os.environ.items()
@@ -112,7 +156,7 @@ class Local:
         }
         command = [sys.executable, "-P", "-m", "tune.trial_sdk.keeper", os.fspath(self._folder)]
         command += ["--lease", str(self._lease), "--grace", str(self._grace), "--ready-fd", str(ready_fd)]
-        command += ["--lock", os.fspath(self._lock)]
+        command += ["--lock", os.fspath(self._lock), *options]
         with (self._folder / "keeper.log").open("ab") as log:
             return subprocess.Popen(
                 command,

@@ -1,7 +1,8 @@
 """The keeper: the small process on a host, one per experiment, that starts trials and carries their reports.
 
 `python -m tune.trial_sdk.keeper FOLDER` serves the experiment in FOLDER over one Unix socket, to its trials and to the
-engine; the first message on a connection tells which. It outlives the engine, and it holds nothing that is not on
+engine; the first message on a connection tells which. With `--dial` the engine is met at a TCP address instead
+(dial.py); the trials notice nothing of it. It outlives the engine, and it holds nothing that is not on
 disk: a keeper that is killed is started again and goes on. Its rules (tests carry their numbers):
 
 K1   One keeper a folder: `keeper.lock` is flocked; a second one leaves at once, quietly, with exit code 0.
@@ -50,7 +51,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from . import channel, control_group, devices, process_tree, wire
+from . import channel, control_group, devices, dial, process_tree, proof, wire
 from .control_group import Group
 from .crash_point import VARIABLE, point
 from .forwarding import Forwarder
@@ -101,10 +102,10 @@ class Keeper:
         self._refused: list[tuple[channel.Launch, set[str]]] = []  # since then: for want of these devices
 
     # -- life ---------------------------------------------------------------------------------------------------------
-    async def run(self, path: Path, ready: Callable[[], bool]) -> None:
+    async def run(self, path: Path, ready: Callable[[], bool], target: dial.Target | None = None) -> None:
         """Serve until the experiment is over, the lease has run out, or somebody sends TERM (trials then go on).
 
-        `ready` is called once it listens, and says whether anybody wanted to know.
+        `ready` is called once it listens, and says whether anybody wanted to know. `target` is dialled all the while.
         """
         self.path = path
         self.machine.settle(self._reap, self.done.set)
@@ -118,11 +119,14 @@ class Keeper:
         self._socket = await self.machine.listen(path, lambda: Connection(self))
         if not ready() and not self.launches:  # who started it has gone: with no trial found there is no use
             self.done.set()
-        ticker = self._task(self._ticks(), "ticks")
+        helpers = [self._task(self._ticks(), "ticks")]
+        if target is not None:
+            helpers.append(self._task(dial.Dialler(target, self).run(), "dial"))
         try:
             await self.done.wait()
         finally:
-            ticker.cancel()
+            for helper in helpers:
+                helper.cancel()
             self._socket.close()
             self._remove_groups()
             if self.forward.engine is not None:
@@ -833,6 +837,26 @@ def _subreaper() -> None:
             log(f"no subreaper: {os.strerror(ctypes.get_errno())}")
 
 
+def _target(options: argparse.Namespace) -> dial.Target | None:
+    """Whom the options say to dial; `ValueError` when they don't belong together."""
+    path: Path | None = options.token_file
+    if options.dial is None:
+        if options.name or path is not None or options.token_fd is not None or options.fingerprint:
+            raise ValueError("--name, --token-file, --token-fd and --fingerprint are for --dial")
+        return None
+    host, port = options.dial
+    seen: str = options.fingerprint or ""
+    if not proof.NAME.fullmatch(options.name):
+        raise ValueError(f"--dial needs --name; found {options.name!r}; allowed: letters, digits and any of _ . @ : -")
+    if (path is None) == (options.token_fd is None):
+        raise ValueError("--dial needs one of --token-file and --token-fd")
+    if path is not None:
+        file = path.resolve().parent / path.name  # this process's working directory is its own to leave
+        return dial.Target(host, port, options.name, lambda: dial.kept_token(file), seen)
+    held = dial.handed_token(options.token_fd)
+    return dial.Target(host, port, options.name, lambda: held, seen)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a keeper; the exit code."""
     parser = argparse.ArgumentParser(prog="tune-keeper")
@@ -841,7 +865,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--grace", type=float, default=10.0, help="seconds between TERM and KILL then (10)")
     parser.add_argument("--ready-fd", type=int, default=-1, help="gets one byte when the socket listens")
     parser.add_argument("--lock", type=Path, help="keeper.lock, if it lies elsewhere than in the folder")
+    parser.add_argument("--dial", type=dial.address, metavar="HOST:PORT", help="where the engine listens")
+    parser.add_argument("--name", default="", help="the name under which the engine expects it there")
+    parser.add_argument("--token-file", type=Path, help="a file of mode 600 with the token of this launch")
+    parser.add_argument("--token-fd", type=int, help="an inherited descriptor that gives the token, instead")
+    parser.add_argument("--fingerprint", type=dial.fingerprint, help="of the certificate there: TLS")
     options = parser.parse_args(arguments)
+    try:
+        target = _target(options)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     folder: Path = options.folder.resolve()
     lock_path: Path = options.lock or folder / "keeper.lock"
     fd = _take_lock(lock_path)
@@ -857,7 +890,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.ftruncate(fd, len(text))
     _subreaper()
     keeper.trials.mkdir(mode=0o700, exist_ok=True)
-    asyncio.run(keeper.run(path, lambda: _tell_ready(options.ready_fd)))
+    asyncio.run(keeper.run(path, lambda: _tell_ready(options.ready_fd), target))
     return 0
 
 

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import msgspec
 
@@ -83,6 +83,8 @@ class Launch:
 class Connection(asyncio.Protocol):
     """One connection: frames in, messages out. It becomes a trial's process or the engine by its first message."""
 
+    first: msgspec.msgpack.Decoder[Any] = _first  # of what it may say first: a greeting
+
     def __init__(self, keeper: Handler) -> None:
         self._keeper = keeper
         self._framer = wire.Framer()
@@ -111,7 +113,7 @@ class Connection(asyncio.Protocol):
                 else:
                     if self._greeting is not None:
                         self._greeting.cancel()
-                    self._keeper.greeted(self, wire.decode(_first, body))
+                    self._keeper.greeted(self, wire.decode(self.first, body))
                 if self._transport is None or self._transport.is_closing():
                     return
         except wire.WireError as error:
