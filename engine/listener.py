@@ -62,9 +62,12 @@ class Expected:
         """
         while not self._closed:
             arrived, self._arrived = self._arrived, None
-            if arrived is not None and not arrived[0].at_eof() and not arrived[1].is_closing():
-                self._current = arrived[1]
-                return arrived
+            if arrived is not None:
+                reader, writer = arrived
+                if not reader.at_eof() and not writer.is_closing():
+                    self._current = writer
+                    return arrived
+                writer.close()  # it has gone before anybody wanted it
             self._news.clear()
             await self._news.wait()
         raise NotExpected(f"no keeper is expected as {self.name} any more")
@@ -101,6 +104,7 @@ class Listener:
         self._context = context
         self._expected: dict[str, Expected] = {}
         self._strangers: dict[_Stranger, None] = {}  # in the order in which they came
+        self._tasks: set[asyncio.Task[None]] = set()
         self._refused, self._said = 0, -SAID_EVERY
 
     @property
@@ -124,17 +128,28 @@ class Listener:
             del self._expected[expected.name]
 
     # -- strangers ------------------------------------------------------------------------------------------------
-    def visitor(self) -> asyncio.Protocol:
-        """The protocol of a new connection."""
-        return _Stranger(self)
+    async def serve(self, end: socket.socket) -> None:
+        """Let strangers come in until this is cancelled; whatever one of them does, the next one is heard."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                came, address = await loop.sock_accept(end)
+            except OSError as error:  # one that left at once, or no descriptor is free
+                self.refused("", error.strerror or "")
+                await asyncio.sleep(0.1)
+                continue
+            stranger = _Stranger(self, came, str(address[0]))
+            self._came(stranger)
+            task = loop.create_task(stranger.meet(self._context), name="stranger")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
-    def came(self, stranger: _Stranger) -> ssl.SSLContext | None:
-        """A stranger is there; another may have to go for it. The TLS that it must speak first."""
+    def _came(self, stranger: _Stranger) -> None:
+        """A stranger is there; another may have to go for it."""
         if len(self._strangers) >= MAX_STRANGERS:
             address = Counter(one.address for one in self._strangers).most_common(1)[0][0]
             next(one for one in self._strangers if one.address == address).refuse("too many are not proven")
         self._strangers[stranger] = None
-        return self._context
 
     def gone(self, stranger: _Stranger) -> None:
         """It is no stranger any more: proven, or gone."""
@@ -160,12 +175,16 @@ class Listener:
             _log.warning("connections refused", count=self._refused, last=address, reason=reason)
             self._refused, self._said = 0, now
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End everything that came in."""
         for expected in list(self._expected.values()):
             expected.close()
         for stranger in list(self._strangers):
             stranger.refuse("")
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1.0)
+        for task in self._tasks:
+            task.cancel()
         if self._refused:
             _log.warning("connections refused", count=self._refused)
 
@@ -173,45 +192,37 @@ class Listener:
 class _Stranger(asyncio.Protocol):
     """One connection until it has proven itself."""
 
-    def __init__(self, listener: Listener) -> None:
-        self._listener = listener
+    def __init__(self, listener: Listener, end: socket.socket, address: str) -> None:
+        self.address = address
+        self._listener, self._end = listener, end
         self._side = listener.side()
         self._transport: asyncio.Transport | None = None
-        self._end: asyncio.TimerHandle | None = None
-        self._securing: asyncio.Task[None] | None = None
-        self.address = ""
+        self._over = False
+        self._timer = asyncio.get_running_loop().call_later(PROOF_TIME, self.refuse, "no proof in time")
+
+    async def meet(self, context: ssl.SSLContext | None) -> None:
+        """Speak TLS, if that is spoken here; from then on bytes come to `data_received`."""
+        patience = PROOF_TIME if context is not None else None
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: self, self._end, ssl=context, ssl_handshake_timeout=patience
+            )
+        except OSError:  # errors of TLS are such
+            self.refuse("no TLS was spoken")
+            self._end.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Give it its time, and TLS if that is spoken here."""
+        """Wait for what it says."""
         self._transport = cast("asyncio.Transport", transport)
-        self.address = str((transport.get_extra_info("peername") or [""])[0])
+        if self._over:
+            self._transport.abort()
+            return
         keep_alive(transport)
-        self._end = asyncio.get_running_loop().call_later(PROOF_TIME, self.refuse, "no proof in time")
-        context = self._listener.came(self)
-        if context is not None:
-            self._transport.pause_reading()
-            self._securing = asyncio.get_running_loop().create_task(self._secure(context), name="tls")
-
-    async def _secure(self, context: ssl.SSLContext) -> None:
-        plain = self._transport
-        if plain is None:
-            return
-        try:
-            loop = asyncio.get_running_loop()
-            secured = await loop.start_tls(plain, self, context, server_side=True, ssl_handshake_timeout=PROOF_TIME)
-        except (OSError, ssl.SSLError):
-            self.refuse("no TLS was spoken")
-            return
-        if secured is None or self._transport is None:  # it went meanwhile
-            self.refuse("it left without a proof")
-            (secured or plain).abort()
-            return
-        self._transport = secured
 
     def data_received(self, data: bytes) -> None:
         """Its part of the proof."""
         transport = self._transport
-        if transport is None:
+        if transport is None or self._over:
             return
         try:
             answer = self._side.feed(data)
@@ -234,20 +245,21 @@ class _Stranger(asyncio.Protocol):
 
     def refuse(self, reason: str) -> None:
         """End it; `reason` is for engine.log."""
-        if self._transport is None:
+        if self._over:
             return
-        transport = self._leave()
-        transport.abort()
+        self._leave()
+        if self._transport is not None:
+            self._transport.abort()
+        else:  # in the middle of TLS: the end of its bytes ends that
+            with contextlib.suppress(OSError):
+                self._end.shutdown(socket.SHUT_RDWR)
         if reason:
             self._listener.refused(self.address, reason)
 
-    def _leave(self) -> asyncio.Transport:
-        transport = cast("asyncio.Transport", self._transport)
-        self._transport = None
+    def _leave(self) -> None:
+        self._over = True
+        self._timer.cancel()
         self._listener.gone(self)
-        if self._end is not None:
-            self._end.cancel()
-        return transport
 
 
 # -- what lies on disk ------------------------------------------------------------------------------------------------
@@ -262,19 +274,21 @@ async def listening(folder: Path, host: str, port: int, *, tls: bool) -> AsyncGe
     context, fingerprint = await asyncio.to_thread(_identity, kept / "identity.pem") if tls else (None, "")
     end = await _bound(host, port or _kept_port(kept / "port"))
     try:
+        end.listen(256)
+        end.setblocking(False)
         number: int = end.getsockname()[1]
         _write_private(kept / "port", b"%d\n" % number)
+        _log.info("listening", address=host, port=number, fingerprint=fingerprint)
         listener = Listener(host, number, context, fingerprint)
-        server = await asyncio.get_running_loop().create_server(listener.visitor, sock=end, backlog=256)
-    except BaseException:
-        end.close()
-        raise
-    _log.info("listening", address=host, port=number, fingerprint=fingerprint)
-    try:
-        yield listener
+        serving = asyncio.get_running_loop().create_task(listener.serve(end), name="listener")
+        try:
+            yield listener
+        finally:
+            serving.cancel()
+            await asyncio.wait([serving])
+            await listener.close()
     finally:
-        server.close()
-        listener.close()
+        end.close()
 
 
 def _kept_port(path: Path) -> int:
