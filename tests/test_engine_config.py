@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tune.engine import config_file, config_load, registry
 from tune.engine.config import Config, decode, encode, seconds, size
 from tune.engine.errors import TuneError, UsageError
+from tune.training_services.local import Local
 
 SPACE = {"lr": {"_type": "uniform", "_value": [0.0, 1.0]}}
 
@@ -584,3 +585,72 @@ def test_config_bombs_are_refused_before_they_go_off_and_within_100_mb(tmp_path:
     *lines, most = done.stdout.split("\n")[:-1]
     assert lines == [f"{name} refused" for name in names]
     assert int(most) < 100 << 10  # KiB
+
+
+# -- the TCP channel --------------------------------------------------------------------------------------------------
+def service(**fields: Any) -> dict[str, Any]:
+    return {"platform": "local", "channel": "tcp", "channel_address": "127.0.0.1", **fields}
+
+
+@pytest.fixture
+def dialled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The platform local, which can be dialled."""
+    monkeypatch.setattr(registry, "training_service_class", lambda name: Local)
+
+
+def test_a_tcp_channel_is_off_unless_it_is_asked_for() -> None:
+    where = made().training_services[0]
+    assert (where.channel, where.channel_address, where.channel_port, where.channel_tls) == (None, None, 0, None)
+
+
+@pytest.mark.usefixtures("dialled")
+@pytest.mark.parametrize(
+    ("address", "asked", "tls"),
+    [
+        ("127.0.0.1", None, False),
+        ("127.8.8.8", None, False),
+        ("::1", None, False),
+        ("10.0.0.1", None, True),
+        ("0.0.0.0", None, True),
+        ("2001:db8::1", None, True),
+        ("10.0.0.1", False, False),
+        ("127.0.0.1", True, True),
+    ],
+)
+def test_a_tcp_channel_is_under_tls_beyond_this_host_unless_that_is_refused(
+    address: str, asked: bool | None, tls: bool
+) -> None:
+    fields = service(channel_address=address, channelPort=4000, **({} if asked is None else {"channel_tls": asked}))
+    where = made(training_service=fields).training_services[0]
+    assert (where.channel, where.channel_address, where.channel_port, where.secured) == ("tcp", address, 4000, tls)
+    assert decode(encode(made(training_service=fields))).training_services == [where]
+
+
+@pytest.mark.usefixtures("dialled")
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (service(channel="udp"), "training_service.channel: found 'udp'; allowed: tcp"),
+        ({"platform": "local", "channel": "tcp"}, "training_service.channel: channel_address is missing"),
+        (
+            service(channel_address="localhost"),
+            "channel_address: found 'localhost'; allowed: an IP address of this host",
+        ),
+        (service(channel_address=1), "channel_address: found 1; allowed: text"),
+        (service(channel_port=65536), "channel_port: found 65536; allowed: an integer, 0 to 65535"),
+        (service(channel_tls="yes"), "channel_tls: found 'yes'; allowed: true or false"),
+        ({"platform": "local", "channel_port": 80}, 'channel_port: not used without channel = "tcp"'),
+        ({"platform": "local", "channel_tls": True}, 'channel_tls: not used without channel = "tcp"'),
+    ],
+)
+def test_what_a_tcp_channel_can_not_be(fields: dict[str, Any], said: str) -> None:
+    text = wrong(training_service=fields)
+    assert said in text and len(text.splitlines()) <= 2, text
+
+
+def test_a_platform_that_knows_no_listener_has_no_tcp_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Old:
+        def __init__(self, folder: Path, *, lease: float, grace: float, lock: Path) -> None: ...
+
+    monkeypatch.setattr(registry, "training_service_class", lambda name: Old)
+    assert "channel: not yet on the platform local; allowed: to leave it out" in wrong(training_service=service())

@@ -31,7 +31,7 @@ from tune.engine.home import Folder
 from tune.engine.log import Reader
 from tune.engine.replay import Replay, plain
 from tune.engine.why import explain
-from tune.trial_sdk import channel, spool, wire
+from tune.trial_sdk import channel, proof, spool, wire
 
 PATIENCE = 2.0  # seconds of CPU that one input may take
 ROOT = Path(__file__).parent.parent.parent
@@ -318,6 +318,55 @@ def configs(count: int, seed: int, folder: Path) -> Iterator[str]:
             wrong = f"it took {time.process_time() - begin:.1f} s"
         if wrong:
             yield f"input {number} ({own}) of seed {seed}: {wrong[:300]}: {suffix} {data[:4000]!r}"
+
+
+# -- the proof of a TCP channel ---------------------------------------------------------------------------------------
+def handshakes(count: int, seed: int) -> Iterator[str]:
+    """Talks of proof.py with a changed message in them, in pieces: refused, or waited for; and nobody is ever sure."""
+    choose = random.Random(seed)
+    token, binding = bytes(range(32)), "ab" * 32
+    words = [bytes(4), b"\0\0\x02\0", b"\xff\xff\xff\xff", b"\xa4type", b"\xa5proof", b"\xc4\x20", token, b"\x84"]
+    for number in range(count):
+        own = choose.randrange(1 << 60)
+        dice = random.Random(own)
+        keeper = proof.KeeperSide("local", token, dice.randbytes(32), binding)
+        engine = proof.EngineSide({"local": token}.get, dice.randbytes(32), dice.randbytes(32), binding)
+        said: list[bytes] = []
+        lie, lied, wrong = dice.randrange(4), 4, ""
+        begin = time.process_time()
+        try:
+            for step in range(4):
+                out = keeper.begin() if step == 0 else _in_pieces([engine, keeper][step % 2 == 0], said[-1], dice)
+                if step == lie:
+                    made = mutated(out, said or [b"x"], dice, words)
+                    if made != out and not (step == 3 and made.startswith(out)):
+                        lied = step
+                    out = made
+                said.append(out)
+            _in_pieces(keeper, said[-1], dice)
+        except proof.NotProven as error:
+            if len(str(error)) > 200:
+                wrong = f"its message has {len(str(error))} characters"
+        except Exception as error:
+            wrong = f"{type(error).__name__}: {error}"
+        if (engine.proven and lied < 3) or (keeper.proven and lied < 4):
+            wrong = f"message {lied} was changed, and a side is sure: {said[lied].hex()}"
+        if lied == 4 and not wrong and not (engine.proven and keeper.proven):
+            wrong = "nothing was changed, and a side is not sure"
+        if time.process_time() - begin > PATIENCE:
+            wrong = f"it took {time.process_time() - begin:.1f} s"
+        if wrong:
+            yield f"input {number} ({own}) of seed {seed}: {wrong}"
+
+
+def _in_pieces(side: proof.KeeperSide | proof.EngineSide, data: bytes, dice: random.Random) -> bytes:
+    """What a side answers to bytes that come in pieces."""
+    out, at = b"", 0
+    while at < len(data):
+        size = dice.choice((1, 7, 64, 4096))
+        out += side.feed(data[at : at + size])
+        at += size
+    return out
 
 
 # -- logs of strangers ------------------------------------------------------------------------------------------------

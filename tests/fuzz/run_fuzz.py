@@ -1,6 +1,6 @@
 """Fuzzing in any number: `python tests/fuzz/run_fuzz.py frames --count 100000000 --record docs/reliability/fuzz.jsonl`.
 
-WHAT: frames, spools, configs, logs (events that don't fit, under a right chain; changed log files are
+WHAT: frames, spools, handshakes, configs, logs (events that don't fit, under a right chain; changed log files are
 `tests/crash/run_log.py corruptions`). Memory is bounded by the
 system (1 GiB of address space beyond what a start takes). Each failure is one REPRO line, and the exit code is 1.
 """
@@ -32,6 +32,8 @@ def _share(arguments: tuple[str, int, int]) -> list[str]:
             return list(parsers.frames(count, seed))
         if what == "spools":
             return list(parsers.spools(count, seed))
+        if what == "handshakes":
+            return list(parsers.handshakes(count, seed))
         with tempfile.TemporaryDirectory() as folder:
             if what == "logs":
                 return list(parsers.logs(count, seed, Path(folder)))
@@ -51,7 +53,7 @@ def bound() -> None:
 def main() -> int:
     """Run the search in `--jobs` processes, and write one line into `--record`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["frames", "spools", "configs", "logs"])
+    parser.add_argument("what", choices=["frames", "spools", "handshakes", "configs", "logs"])
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--jobs", type=int, default=2)

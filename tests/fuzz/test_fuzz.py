@@ -29,6 +29,15 @@ def test_P8_spools() -> None:
     assert list(parsers.spools(20_000, SEED)) == []
 
 
+def test_P8_P12_handshakes() -> None:
+    assert list(parsers.handshakes(20_000, SEED)) == []
+
+
+def test_control_a_side_that_believes_everybody_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tune.trial_sdk.proof.mac", lambda *_: bytes(32))
+    assert next(parsers.handshakes(20_000, SEED), None) is not None
+
+
 def test_P8_config_files(tmp_path: Path) -> None:
     assert list(parsers.configs(1500, SEED, tmp_path)) == []
 
