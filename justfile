@@ -37,10 +37,6 @@ simulate *OPTIONS:
 mutants *OPTIONS='--seeds 400 --jobs 2':
     .venv/bin/python tests/simulation/run.py --mutants {{OPTIONS}}
 
-# Trials on a real GPU, on a machine that has one and PyTorch for it.
-gpu *OPTIONS:
-    .venv/bin/python -m pytest tests/gpu/real_gpu.py {{OPTIONS}}
-
 # The table of figures: every measure beside its raw limit. On a quiet machine. NAMES: only these.
 bench *NAMES:
     .venv/bin/python benchmarks/table.py {{NAMES}}
@@ -79,6 +75,10 @@ reached:
 crash-engine COUNT='200':
     .venv/bin/python tests/crash/run_engine.py kills --count {{COUNT}} --record docs/reliability/engine_kills.jsonl
     .venv/bin/python tests/crash/run_engine.py adopt --count {{COUNT}} --live 64 --record docs/reliability/adoptions.jsonl
+
+# Experiments on the GPUs of this machine; fails where there is none.
+gpu:
+    .venv/bin/python -m pytest -n 0 tests/gpu
 
 # A trial that floods and noise on the keeper's socket, beside COUNT trials that behave.
 neighbours COUNT='99':

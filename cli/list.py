@@ -46,7 +46,7 @@ def list(*, json: Json = False) -> None:
 
 def _unreadable(folder: home.Folder, error: TuneError) -> dict[str, Any]:
     """A status object that says only what is known without the log."""
-    unknown = ("counts", "best", "optimize_mode", "max_trial_number", "trial_concurrency", "port", "pareto")
+    unknown = ("counts", "best", "optimize_mode", "max_trial_number", "trial_concurrency", "port", "pareto", "hosts")
     known = {
         "id": folder.id,
         "name": None,

@@ -91,6 +91,11 @@ def frame(state: State, results: list[float], last: str, lasted_us: int, columns
         for host in state.hosts.values()
         if not host.connected and host.reason
     ]
+    lines += [
+        ("host", f"{printable(host.name)} is set aside for a while: {printable(host.aside_reason)}")
+        for host in state.hosts.values()
+        if host.connected and host.aside_until
+    ]
     lines += [("warning", printable(text)) for text in state.warnings[-2:]]
     return [(label, text if len(text) <= room else text[: room - 1] + "…") for label, text in lines]
 
