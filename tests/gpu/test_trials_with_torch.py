@@ -1,20 +1,14 @@
-"""Trials on a real GPU: `just gpu`, on a machine that has one, and PyTorch. Not among the tests that run by default."""
+"""Trials that compute with PyTorch on the GPUs of this machine, alone, together, and beside another program."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "e2e"))
-
 from harness import Bench, Experiment
-from harness import bench as make_bench
 
 from tune.trial_sdk.nvml import Nvml
 
@@ -37,12 +31,6 @@ print(json.dumps(line))
 tune.report_final_result(x)
 """
 HOLDS = "import sys, torch; held = torch.zeros(1 << 20, device='cuda'); print('held', flush=True); sys.stdin.read()"
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    with make_bench(tmp_path, monkeypatch.setenv) as made:
-        yield made
 
 
 def said(experiment: Experiment) -> list[dict[str, Any]]:
