@@ -114,6 +114,27 @@ def most(host: HostState, terms: Terms) -> int:
     return sum(1 for device in host.devices or () if allowed is None or device.index in allowed)
 
 
+def claims(state: State) -> dict[str, list[str]]:
+    """By host: the devices that other experiments should leave some of, since trials wait and none runs."""
+    wants = state.settings.trial_gpu_number or 0
+    if not wants or not state.ready or state.active:
+        return {}
+    found: dict[str, list[str]] = {}
+    for host in state.hosts.values():
+        terms = state.terms.get(host.name, _ANY)
+        if not host.usable or terms.use_active_gpu:
+            continue
+        allowed = [
+            device.uuid
+            for device in host.devices or ()
+            if not device.busy and (terms.gpu_indices is None or device.index in terms.gpu_indices)
+        ]
+        leased = any(device.leases for device in host.devices or ())
+        if leased and len(allowed) >= wants:
+            found[host.name] = allowed
+    return found
+
+
 def home_of(state: State, trial: Trial) -> str:
     """The host to which a trial has to go, since the checkpoint that it continues lies there; "" for any."""
     number = trial.continues

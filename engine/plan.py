@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from .decide import Draft, lost_after, microseconds, phase_limit
 from .events import Kill, Launch, RequestParameter, Status
-from .placement import Room, home_of, never, why_not
+from .placement import Room, claims, home_of, never, why_not
 from .reduce import open_phase
 from .state import OpenAsk, State, Trial
 
@@ -68,6 +68,14 @@ class EndLost(Struct, frozen=True):
     grace: float  # seconds
 
 
+class ClaimDevices(Struct, frozen=True):
+    """Ask other experiments on a host to leave devices; none: no more."""
+
+    host: str
+    devices: list[str]
+    wants: int
+
+
 class ForgetLaunch(Struct, frozen=True):
     """Tell the host that the end of a launch is recorded."""
 
@@ -76,7 +84,7 @@ class ForgetLaunch(Struct, frozen=True):
     attempt: int
 
 
-Command = AskTuner | StartTrial | ProbeTrial | StopTrial | AnswerTrial | ForgetLaunch | EndLost
+Command = AskTuner | StartTrial | ProbeTrial | StopTrial | AnswerTrial | ForgetLaunch | EndLost | ClaimDevices
 
 
 def intents(state: State, code: Callable[[], str]) -> list[Draft]:
@@ -223,9 +231,21 @@ def drain(state: State) -> list[Command]:
     for host, launches in state.lost.items():
         commands += [EndLost(host, *launch, grace) for launch in launches if launch in queues.lost]
     queues.lost = []
+    commands += _claims(state, queues.claimed)
     if state.status not in ("PAUSED", "STOPPING", "STOPPED", "DONE", "ERROR"):
         commands += _asks_to_put(state, queues.asked)
     return commands
+
+
+def _claims(state: State, claimed: dict[str, list[str]]) -> list[Command]:
+    """What has changed about the claims on devices."""
+    due = claims(state) if state.status == "RUNNING" else {}
+    if claimed == due:
+        return []
+    state.queues.claimed = due
+    wants = state.settings.trial_gpu_number or 0
+    hosts = [name for name in {**claimed, **due} if claimed.get(name) != due.get(name)]
+    return [ClaimDevices(name, due.get(name, []), wants) for name in hosts]
 
 
 def _asks_to_put(state: State, asked: list[int]) -> list[AskTuner]:

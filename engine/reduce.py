@@ -191,7 +191,7 @@ def _engine_started(state: State, event: EngineStarted) -> None:
         host.failures = host.aside = host.aside_until = 0
         host.well, host.aside_reason = False, ""
     queues = state.queues
-    queues.roomy = {}
+    queues.roomy, queues.claimed = {}, {}
     queues.probe, queues.launch, queues.stop, queues.answer, queues.forget = [], [], [], [], []
     queues.lost = []
     queues.asked = []
@@ -456,6 +456,7 @@ def _host(state: State, event: Host) -> None:
     queues = state.queues
     host.devices, host.devices_reason, host.refused = None, "", {}  # what it says next counts
     queues.roomy[event.name] = None
+    queues.claimed.pop(event.name, None)  # it ended with the connection
     queues.lost += state.lost.get(event.name, [])
     for number in state.active:
         trial = state.trial(number)

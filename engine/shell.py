@@ -40,6 +40,7 @@ from .host_wire import Ready
 from .plan import (
     AnswerTrial,
     AskTuner,
+    ClaimDevices,
     Command,
     EndLost,
     ForgetLaunch,
@@ -410,6 +411,8 @@ class Engine:
                     channel.Probe(*launch, self._recorded(command)),
                     channel.Stop(*launch, command.grace),
                 ]
+            case ClaimDevices():
+                return command.host, [channel.Claim(command.devices, command.wants)]
             case AnswerTrial():
                 sender = state.senders[command.sender]
                 trial = state.trial(sender.trial)

@@ -172,6 +172,7 @@ class Queues(Struct):
     news: list[Observation] = []
     told: int = 0  # seq of the last TrialEnded; `last_told` holds that of what every tuner observes
     roomy: dict[str, None] = {}  # the hosts that may have room; plan takes those out that have none
+    claimed: dict[str, list[str]] = {}  # by host: the devices on which it holds a claim
     dirty: bool = True
 
 

@@ -27,6 +27,7 @@ KIND_OF: dict[Any, str] = {cls: kind for kind, cls in events.KINDS.items()}
 ORDER = list(events.KINDS)
 REQUESTS: list[Any] = list(get_args(requests.Request))
 COMMANDS: list[Any] = list(get_args(plan.Command))
+_ADDS = ("append", "pop")
 ASKS, READY, NEWS = "asks", "ready", "news"  # not in `Queues` by these names, or with no command behind them
 
 # -- what no syntax tree says -----------------------------------------------------------------------------------------
@@ -43,12 +44,13 @@ INTENTS = {
 # A command: the requests that may answer it. Nobody answers an empty one: it may be said again at any time.
 ANSWERS = {
     "AskTuner": ["Suggests", "SaysWait", "SaysExhausted", "TunerFailed", "TunerHangs"],
-    "StartTrial": ["Started", "NotStarted"],
+    "StartTrial": ["Started", "NotStarted", "NotFree"],
     "ProbeTrial": ["Started", "NotStarted", "NeverStarted", "Exited"],
     "StopTrial": ["Exited", "NotStarted", "NeverStarted"],
     "AnswerTrial": [],
     "ForgetLaunch": [],
     "EndLost": ["Exited", "NotStarted", "NeverStarted"],
+    "ClaimDevices": [],
 }
 
 
@@ -230,14 +232,18 @@ def read() -> Found:
 
 
 def _queues(module: Module, body: Sequence[ast.stmt]) -> list[str]:
-    """The queues that are added to there: `queues.x.append(...)`, `queues.x += ...`; ready trials and open asks."""
+    """The queues that are added to there: `queues.x.append(...)`, `queues.x += ...`; ready trials and open asks.
+
+    Also what is forgotten there (`queues.x.pop(...)`), so that it is said again.
+    """
     found: list[str] = []
     for node in module.reach(body):
         if isinstance(node, ast.AugAssign) and _of_queues(node.target):
             found.append(node.target.attr)
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "append":
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _ADDS:
             target = node.func.value
-            if isinstance(target, ast.Attribute) and (_of_queues(target) or target.attr == READY):
+            ready = isinstance(target, ast.Attribute) and target.attr == READY and node.func.attr == "append"
+            if isinstance(target, ast.Attribute) and (_of_queues(target) or ready):
                 found.append(target.attr)
         elif isinstance(node, ast.Call) and _is_name(node.func) and node.func.id == "OpenAsk":
             found.append(ASKS)

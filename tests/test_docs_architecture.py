@@ -41,7 +41,7 @@ def test_what_is_read_off_the_code_is_so(script: ModuleType) -> None:
     assert found.intents == ["STATUS", "REQUEST_PARAMETER", "LAUNCH", "KILL"]
     assert found.opening == ["EXPERIMENT", "ENGINE_STARTED"]
     assert found.queues["METRIC"] == ["news"]  # it stands before the match
-    assert found.queues["HOST"] == ["lost", "probe", "stop"]
+    assert found.queues["HOST"] == ["claimed", "lost", "probe", "stop"]
     assert found.commands["AskTuner"] == "asks"
     assert list(found.queues) == list(KINDS)
 

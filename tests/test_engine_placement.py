@@ -16,7 +16,7 @@ from tune.engine.config import Config, Machine, Terms, TrainingService
 from tune.engine.decide import Draft, decide, trial_id
 from tune.engine.events import EngineStarted, Experiment, Fact, NewTrial, Parameter, SetAside, decode, encode
 from tune.engine.placement import fitting
-from tune.engine.plan import StartTrial, deadline, drain, intents, waits_for
+from tune.engine.plan import ClaimDevices, StartTrial, deadline, drain, intents, waits_for
 from tune.engine.reduce import reduce
 from tune.engine.requests import (
     AskKill,
@@ -65,6 +65,7 @@ class Study:
         )
         self.state = State()
         self.facts: list[Fact] = []
+        self.claimed: list[tuple[str, list[str], int]] = []
         self.numbers, self.clock, self.epoch = 0, 0, 0
         self.add(Draft(Experiment("abcdefgh", Raw(config_room.encode(config)), 7)))
         self.start()
@@ -112,7 +113,9 @@ class Study:
             for fact in self.facts:
                 reduce(replayed, fact)
             assert replayed.digest() == self.state.digest()
-        return [command.trial for command in drain(self.state) if isinstance(command, StartTrial)]
+        commands = drain(self.state)
+        self.claimed += [(one.host, one.devices, one.wants) for one in commands if isinstance(one, ClaimDevices)]
+        return [command.trial for command in commands if isinstance(command, StartTrial)]
 
     def queue(self, count: int = 1) -> list[int]:
         return self.submit(*[AskTrial("test", '{"x":0.5}')] * count)
@@ -381,6 +384,30 @@ def test_nothing_starts_before_the_host_has_said_what_it_has() -> None:
     assert study.up() == []
     assert study.why(0) == "waits for 1 GPU: host local has not said yet which GPUs it has"
     assert study.submit(DevicesFound("local", devices(1), "")) == [0]
+
+
+def test_who_has_nothing_claims_what_others_have() -> None:
+    study = Study(["a", "b"], trial_gpu_number=2, terms={"gpu_indices": [0, 1, 2]})
+    state = study.state
+    study.up("a", devices(4, leases={0: 1, 1: 1}, busy={2: True}))
+    study.queue()
+    assert study.claimed == [("a", ["u0", "u1"], 2)]
+    study.submit(DevicesFound("a", devices(4, leases={0: 1, 1: 1}), ""))
+    assert study.claimed[1:] == [("a", ["u0", "u1", "u2"], 2)]
+    study.submit(HostDown("a", "cut"))
+    study.up("a", devices(4, leases={0: 1, 1: 1}))
+    assert len(study.claimed) == 4 and study.claimed[-1] == study.claimed[1]  # withdrawn, and laid anew
+    assert study.up("b", devices(2)) == [0] and state.trial(0).host == "b"
+    assert study.claimed[-1] == ("a", [], 2)
+    study.queue()
+    assert len(study.claimed) == 5  # one of its trials runs: the others wait for their turn
+
+
+def test_who_shares_claims_nothing() -> None:
+    study = Study(trial_gpu_number=1, terms={"use_active_gpu": True})
+    study.up(found=devices(1, leases={0: 1}))
+    study.queue()
+    assert study.claimed == [] and not study.state.active
 
 
 # -- in words ---------------------------------------------------------------------------------------------------------

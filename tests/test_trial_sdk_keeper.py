@@ -1063,6 +1063,24 @@ async def test_K15_a_device_that_a_launch_of_its_own_still_has_is_refused_until_
 
 
 @with_devices
+async def test_K16_a_claim_lasts_as_long_as_its_engine(one, two, uuids):
+    first, second = await one.attach(devices=True), await two.attach(devices=True)
+    await first.heard(channel.Inventory)
+    await second.heard(channel.Inventory)
+    first.send(channel.Claim(uuids, 3), channel.Probe("none", 0))
+    await first.heard(channel.NeverLaunched)
+    second.launch("t1", SEES, devices=uuids[:1])
+    refused = await second.heard(channel.NotLaunched)
+    assert refused.reason == f"it is left to the experiment in {one.folder}, which waits for 3"
+    first.launch("t1", SEES, devices=uuids)
+    await first.heard(channel.Exited)
+    await first.leave()
+    await second.heard(channel.Inventory, 2)
+    second.launch("t1", SEES, devices=uuids[:1])
+    await second.heard(channel.Exited)
+
+
+@with_devices
 async def test_K15_without_a_place_for_leases_trials_start_all_the_same(one, two, uuids):
     engine = await one.attach(devices=True)
     await engine.heard(channel.Inventory)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tune.trial_sdk.launches import Folder
-from tune.trial_sdk.leases import Lease, Leases, refusals
+from tune.trial_sdk.leases import Claim, Lease, Leases, refusals, yielded
 
 
 def launched(tmp_path: Path, name: str) -> tuple[str, int]:
@@ -94,3 +94,42 @@ THEIRS = [Lease("/exp/b", "/exp/b/trials/y/0", ["u1"])]
 def test_who_may_have_a_device(held: list[Lease], share: bool, most: int, refused: list[str]) -> None:
     found = refusals(held, "/exp/a", ["u0", "u1", "u2"], share=share, most=most)
     assert list(found) == refused and all(found.values())
+
+
+# -- claims -----------------------------------------------------------------------------------------------------------
+def test_a_claim_is_held_until_it_is_withdrawn_or_its_keeper_dies(tmp_path: Path) -> None:
+    leases = Leases(tmp_path / "leases")
+    assert leases.claims() == []
+    first, second = Claim("/exp/a", 5.0, ["u0"], 1), Claim("/exp/b", 3.0, ["u0", "u1"], 2)
+    fd = leases.lay(first)
+    other = leases.lay(second)
+    assert leases.claims() == [second, first]
+    again = leases.lay(Claim("/exp/a", 5.0, ["u1"], 1))
+    os.close(fd)
+    assert [claim.devices for claim in leases.claims()] == [["u0", "u1"], ["u1"]]
+    leases.withdraw("/exp/a", again)
+    assert leases.claims() == [second]
+    os.close(other)
+    assert leases.claims() == [] and not list(leases.folder.glob("*.claim"))
+
+
+FOUR = [f"u{index}" for index in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("leased", "claims", "wanted", "left"),
+    [
+        ([], [], ["u0"], []),
+        ([], [Claim("/exp/b", 1.0, FOUR, 1)], ["u0"], []),  # there are three more
+        (["u1", "u2", "u3"], [Claim("/exp/b", 1.0, FOUR, 1)], ["u0"], ["u0"]),
+        ([], [Claim("/exp/b", 1.0, FOUR, 4)], ["u0"], ["u0"]),
+        ([], [Claim("/exp/b", 1.0, ["u1"], 1)], ["u0"], []),
+        ([], [Claim("/exp/b", 1.0, ["u1"], 1)], ["u0", "u1"], ["u1"]),
+        ([], [Claim("/exp/a", 1.0, FOUR, 4)], ["u0"], []),  # its own
+        ([], [Claim("/exp/a", 1.0, FOUR, 4), Claim("/exp/b", 2.0, FOUR, 4)], ["u0"], []),  # it came first
+        ([], [Claim("/exp/b", 1.0, FOUR, 4), Claim("/exp/a", 2.0, FOUR, 4)], ["u0"], ["u0"]),
+    ],
+)
+def test_who_waits_gets_its_turn(leased: list[str], claims: list[Claim], wanted: list[str], left: list[str]) -> None:
+    held = [Lease("/exp/a", "/exp/a/trials/x/0", leased)] if leased else []
+    assert list(yielded(held, claims, "/exp/a", wanted)) == left

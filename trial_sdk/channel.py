@@ -83,6 +83,14 @@ class Answer(Struct, frozen=True, tag="answer"):
     parameters: str | None
 
 
+class Claim(Struct, frozen=True, tag="claim"):
+    """The experiment has trials that wait for `wants` of these devices (uuids), and none that runs: other experiments
+    are to leave it as many. No devices: it has no claim any more. A claim ends with the connection."""
+
+    devices: list[str] = []
+    wants: int = 0
+
+
 class Forget(Struct, frozen=True, tag="forget"):
     """The launch's end is in the log: the keeper need not tell it again."""
 
@@ -217,7 +225,7 @@ class Flood(Struct, frozen=True, tag="flood"):
     last: int
 
 
-ToKeeper = Attach | Launch | Probe | Stop | Ack | Answer | Forget | Shutdown
+ToKeeper = Attach | Launch | Probe | Stop | Ack | Answer | Claim | Forget | Shutdown
 FromKeeper = (
     Attached
     | Refused

@@ -32,6 +32,7 @@ K14  At its start it takes over every launch whose `alive` is held.
 K15  The devices of a launch are leased before anything of it is made, against all experiments of the user (leases.py);
      when they can't be had nothing is made, and NotLaunched is said. An engine that wants to know hears of the devices
      when it has attached, whenever something about them has changed, and when refused ones could be had again.
+K16  An experiment's claim on devices is held as long as its engine is there and has not taken it back.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ from .control_group import Group
 from .crash_point import VARIABLE, point
 from .forwarding import Forwarder
 from .launches import NAME, Owner
-from .leases import Lease, refusals
+from .leases import Claim, Lease, refusals, yielded
 from .machine import Machine, Socket
 from .peers import Connection, Key, Launch, log
 from .socket_dir import is_private, make_private, socket_path
@@ -100,6 +101,7 @@ class Keeper:
         self._looked = 0.0
         self._inventory: channel.Inventory | None = None  # as the present engine knows it
         self._refused: list[tuple[channel.Launch, set[str]]] = []  # since then: for want of these devices
+        self._claim: tuple[float, int] | None = None  # since when, and the descriptor that holds it
 
     # -- life ---------------------------------------------------------------------------------------------------------
     async def run(self, path: Path, ready: Callable[[], bool], target: dial.Target | None = None) -> None:
@@ -258,6 +260,7 @@ class Keeper:
         """What the last engine was sent and told does not count for the next one (K4)."""
         self.forward.reset()
         self._inventory, self._refused = None, []
+        self._lay(channel.Claim())
         for launch in list(self.launches.values()):
             launch.told = launch.exited_said = False
             if launch.over:
@@ -300,6 +303,8 @@ class Keeper:
                 self.forward.ack(message)
             case channel.Answer():
                 self.forward.answer(message)
+            case channel.Claim():
+                self._lay(message)
             case channel.Forget():
                 launch = self.launches.get((message.trial, message.attempt))
                 if launch is not None and launch.over:
@@ -572,8 +577,25 @@ class Keeper:
         wanted = message.devices or []
         known = [device.uuid for device in self.seen.devices] if self.seen is not None else []
         missing = {uuid: "it is not there just now" for uuid in wanted if uuid not in known}
-        held = self.machine.leases().held()
-        return missing | refusals(held, os.fspath(self.folder), wanted, share=message.share, most=message.most)
+        leases, mine = self.machine.leases(), os.fspath(self.folder)
+        held = leases.held()
+        left = yielded(held, leases.claims(), mine, wanted) if not message.share else {}
+        return missing | left | refusals(held, mine, wanted, share=message.share, most=message.most)
+
+    def _lay(self, message: channel.Claim) -> None:
+        """K16."""
+        leases, mine = self.machine.leases(), os.fspath(self.folder)
+        before, self._claim = self._claim, None
+        since = before[0] if before is not None else self.machine.monotonic()
+        try:
+            if message.devices:
+                self._claim = since, leases.lay(Claim(mine, since, message.devices, message.wants))
+        except (OSError, UnicodeEncodeError) as error:
+            log(f"no claim: {error}")
+        if before is not None and self._claim is not None:
+            os.close(before[1])
+        elif before is not None:
+            leases.withdraw(mine, before[1])
 
     def _lease(self, launch: Launch, message: channel.Launch) -> None:
         if message.devices:

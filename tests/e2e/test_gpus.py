@@ -110,6 +110,21 @@ def test_two_experiments_never_share_a_gpu(rig: Rig) -> None:
     assert len({line["experiment"] for line in rig.said()}) == 2
 
 
+def test_a_trial_that_wants_all_gpus_gets_its_turn_beside_many_small_ones(rig: Rig) -> None:
+    rig.go.touch()
+    small = rig.bench.experiment(**rig.settings(max_trial_number=400, trial_concurrency=4))
+    small.start()
+    small.until(running(4))
+    big = rig.bench.experiment(**rig.settings(max_trial_number=2, trial_gpu_number=4))
+    state = big.run()
+    assert state.counts["SUCCEEDED"] == 2
+    seen = small.state()
+    assert seen.status == "RUNNING" and len(seen.trials) < 400
+    small.until(lambda state: state.counts["SUCCEEDED"] > seen.counts["SUCCEEDED"])  # and goes on
+    assert rig.bench.tune("stop", small.id, "--force").returncode == 0
+    assert most_at_once([line for line in rig.said() if line["experiment"] == big.id]) == 1
+
+
 def test_a_killed_engine_finds_its_trials_on_their_gpus(rig: Rig) -> None:
     experiment = rig.bench.experiment(**rig.settings(max_trial_number=6, trial_gpu_number=2))
     experiment.start()

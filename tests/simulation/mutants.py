@@ -284,6 +284,13 @@ MUTANTS = [
         "if self._inventory is not None:",
         True,
     ),
+    Mutant(
+        "claims of others are ours",
+        "tune.trial_sdk.leases:yielded",
+        "claim.experiment == experiment or",
+        "False or",
+        True,
+    ),
 ]
 
 

@@ -20,7 +20,7 @@ from sim_loop import Node
 from tune.trial_sdk.devices import Found, Look
 from tune.trial_sdk.keeper import Keeper
 from tune.trial_sdk.launches import Folder, Owner
-from tune.trial_sdk.leases import Lease, Leases, refusals
+from tune.trial_sdk.leases import Claim, Lease, Leases, refusals, yielded
 from tune.trial_sdk.machine import Machine
 from tune.trial_sdk.process_tree import Process, Processes
 
@@ -243,6 +243,7 @@ class Host:
         self.busy: set[int] = set()  # indices of the devices on which a stranger computes
         self.stranger: SimProcess | None = None
         self.rivals: dict[str, int] = {}  # by device: the descriptor that holds another experiment's lease
+        self.claim = -1  # the descriptor of that one's claim
 
     # -- devices ------------------------------------------------------------------------------------------------------
     def look(self) -> list[Found]:
@@ -261,7 +262,10 @@ class Host:
         """Another experiment takes a device, if it can have it."""
         uuid = f"{self.name}-gpu{index}"
         with self.leases.alone():
-            if uuid in self.rivals or refusals(self.leases.held(), "rival", [uuid], share=False, most=1):
+            held = self.leases.held()
+            if uuid in self.rivals or refusals(held, "rival", [uuid], share=False, most=1):
+                return False
+            if yielded(held, self.leases.claims(), "rival", [uuid]):
                 return False
             folder = self.folder / "rival" / f"{index}.{self.last_pid}.{len(list(self.folder.glob('rival/*')))}"
             folder.mkdir(parents=True)
@@ -271,6 +275,19 @@ class Host:
         if users and self.keeper is not None and self.up and not users[0].orphaned:
             self.world.complain("P3", f"a rival can have {uuid}, on which {users[0].trial} runs")
         return True
+
+    def rival_claims(self) -> None:
+        """Another experiment waits for one of the devices, if it does not already."""
+        if self.claim < 0:
+            uuids = [f"{self.name}-gpu{index}" for index in range(self.world.settings.devices)]
+            since = self.world.loop.time() + 1000.0 * self.boots
+            self.claim = self.leases.lay(Claim("rival", since, uuids, 1))
+
+    def rival_claims_no_more(self) -> None:
+        """It has got one, or has gone."""
+        if self.claim >= 0:
+            self.leases.withdraw("rival", self.claim)
+            self.claim = -1
 
     def rival_leaves(self, index: int) -> None:
         """It gives the device back."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from mutants import MUTANTS, changed, hunt
-from world import World, settings_of
+from world import World, settings_of, with_devices
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -12,6 +12,12 @@ def test_a_history_keeps_the_promises(seed: int) -> None:
     outcome = World(settings_of(seed, hosts=1 + seed % 3, events=200)).run()
     assert not outcome.violations, f"REPRO: just simulate --seed {seed} --hosts {1 + seed % 3} --events 200"
     assert outcome.events > 50
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_history_of_trials_that_want_devices_keeps_the_promises(seed: int) -> None:
+    outcome = World(with_devices(settings_of(seed, hosts=1 + seed % 3, events=200))).run()
+    assert not outcome.violations, f"REPRO: just simulate --devices --seed {seed} --hosts {1 + seed % 3} --events 200"
 
 
 def test_a_command_tells_of_nothing_that_is_not_durable() -> None:

@@ -461,6 +461,7 @@ class World:
         for host in self.hosts:
             host.up, host.full = not host.absent or host.up, False
             host.busy.clear()
+            host.rival_claims_no_more()
             for index in range(self.settings.devices):
                 host.rival_leaves(index)
         for node in self.loop.nodes:
@@ -757,6 +758,13 @@ def _rival(world: World) -> None:
         world.later(15.0, host.rival_leaves, index)
 
 
+def _rival_claims(world: World) -> None:
+    """Another experiment waits for a device, and has had none."""
+    host = world.dice.choice(world.hosts)
+    host.rival_claims()
+    world.later(15.0, host.rival_claims_no_more)
+
+
 def _rivals(world: World) -> None:
     """Other experiments come and go."""
     for _ in range(5):
@@ -868,4 +876,5 @@ DEVICE_FAULTS: list[tuple[str, Callable[[World], None]]] = [
     *[("stranger on a device", _stranger)] * 3,
     *[("rival takes a device", _rival)] * 3,
     *[("rivals come and go", _rivals)] * 4,
+    *[("rival claims a device", _rival_claims)] * 2,
 ]
