@@ -11,9 +11,11 @@ from typing import Any
 
 import harness
 import pytest
+from lab.fake_nvml import FakeGpus, Gpu, why_not
 
 from tune.engine import views
 from tune.engine.requests import AskKill
+from tune.engine.state import State
 
 TRIAL = """
 import json, os, sys, time, tune
@@ -66,6 +68,13 @@ def most_at_once(said: list[dict[str, Any]]) -> int:
             users[gpu] = users.get(gpu, 0) + (1 if line["e"] == "begin" else -1)
             most = max(most, users[gpu])
     return most
+
+
+def given(state: State) -> list[str]:
+    """The devices of each trial, as their indices."""
+    [host] = state.hosts.values()
+    index = {device.uuid: device.index for device in host.devices or []}
+    return [",".join(map(str, sorted(index[uuid] for uuid in one.devices))) for one in state.made]
 
 
 def running(count: int) -> Any:
@@ -181,3 +190,57 @@ def test_the_log_tells_who_had_which_gpu(rig: Rig) -> None:
     assert len(devices) == 1 and len(launches) == 3
     known = {device["uuid"] for device in json.loads(devices[0][0])["devices"]}
     assert all(len(launch["devices"]) == 1 and launch["devices"][0] in known for launch in launches)
+
+
+# -- by NVML ----------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def gpus(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGpus:
+    """A host whose NVML tells what the test wants; it describes no devices."""
+    assert not why_not(), why_not()
+    (Path(os.environ["HOME"]) / ".tune" / "devices.toml").unlink()
+    made = FakeGpus(tmp_path)
+    for name, value in made.environment.items():
+        monkeypatch.setenv(name, value)
+    return made
+
+
+def test_gpus_on_which_others_compute_are_waited_for(rig: Rig, gpus: FakeGpus) -> None:
+    gpus.tell(Gpu(processes=((os.getpid(), 1 << 30),)), *[Gpu(graphics=((os.getpid(), 1 << 20),))] * 7)
+    experiment = rig.bench.experiment(**rig.settings(max_trial_number=9))
+    experiment.start()
+    state = experiment.until(lambda state: running(7)(state) and len(state.ready) == 2)
+    assert "0 in use by other processes (use_active_gpu = false)" in views.reason(state, state.trial(7))
+    assert sorted(given(state)[:7]) == [str(index) for index in range(1, 8)]
+    # now the trials compute too, each on its own GPU, and the stranger has gone
+    pids = {state.trial(number).devices[0]: state.trial(number).pid or 0 for number in range(7)}
+    [host] = state.hosts.values()
+    gpus.tell(*[Gpu(processes=[(pids[one.uuid], 1 << 30)] if one.uuid in pids else []) for one in host.devices or []])
+    state = experiment.until(running(8))
+    assert [device.busy for host in state.hosts.values() for device in host.devices or []] == [False] * 8
+    rig.go.touch()
+    state = experiment.finish()
+    assert state.counts["SUCCEEDED"] == 9
+    assert {line["trial"]: line["gpus"] for line in rig.said()} == dict(enumerate(given(state)))
+    assert most_at_once(rig.said()) == 1
+
+
+def test_two_trials_on_each_gpu_and_two_gpus_for_each_trial(rig: Rig, gpus: FakeGpus) -> None:
+    gpus.tell(*[Gpu(processes=((os.getpid(), None),))] * 8)
+    service = {"max_trial_number_per_gpu": 2, "gpu_indices": [1, 3, 5, 6], "use_active_gpu": True}
+    settings = rig.settings(max_trial_number=6, trial_gpu_number=2, training_service={"platform": "local", **service})
+    experiment = rig.bench.experiment(**settings)
+    experiment.start()
+    state = experiment.until(lambda state: running(4)(state) and len(state.ready) == 2)
+    assert sorted(given(state)[:4]) == ["1,3", "1,3", "5,6", "5,6"]
+    rig.go.touch()
+    state = experiment.finish()
+    assert state.counts["SUCCEEDED"] == 6
+    assert {line["trial"]: line["gpus"] for line in rig.said()} == dict(enumerate(given(state)))
+    assert most_at_once(rig.said()) == 2
+
+
+def test_a_driver_that_does_not_answer_is_named(rig: Rig, gpus: FakeGpus) -> None:
+    gpus.tell(Gpu(), errors={"nvmlInit": 9})
+    state = rig.bench.experiment(**rig.settings(max_trial_number=1)).run()
+    assert state.status == "PAUSED"
+    assert state.reason.endswith("no host has as many: local has no GPU (nvmlInit_v2: Driver Not Loaded)")

@@ -21,7 +21,7 @@ from lab.errors import LabError
 
 SOURCE = Path(__file__).with_name("nvml.c")
 LIBRARY = "libnvidia-ml.so.1"
-VARIABLE = "TUNE_FAKE_NVML"
+VARIABLE = "FAKE_NVML"
 
 
 @dataclass(frozen=True)

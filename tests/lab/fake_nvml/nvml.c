@@ -1,7 +1,7 @@
 /* A stand-in for NVIDIA's management library (libnvidia-ml.so.1) for machines without a GPU.
 
 It knows the functions that a scheduler asks, with the names, structures and return codes of NVML's public API, and
-answers from the text file that TUNE_FAKE_NVML names. The file is read again at every call, so a test can change what
+answers from the text file that FAKE_NVML names. The file is read again at every call, so a test can change what
 the devices are doing. A line is a word and what belongs to it:
 
     driver 550.54.15
@@ -44,7 +44,7 @@ static char driver[80];
 /* Read the file; SUCCESS, or the return code that it wants from the function of this name. */
 static int look(const char *function)
 {
-    const char *path = getenv("TUNE_FAKE_NVML");
+    const char *path = getenv("FAKE_NVML");
     FILE *file = path ? fopen(path, "r") : NULL;
     char line[512], word[96], bytes[32];
     if (!file)
