@@ -648,6 +648,16 @@ def test_what_a_tcp_channel_can_not_be(fields: dict[str, Any], said: str) -> Non
     assert said in text and len(text.splitlines()) <= 2, text
 
 
+@pytest.mark.usefixtures("dialled")
+def test_several_training_services_share_one_tcp_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = registry.names
+    monkeypatch.setattr(registry, "names", lambda kind: ["Local", "Far"] if kind == "training_service" else known(kind))
+    same = made(training_service=[service(), service(platform="far")])
+    assert [one.platform for one in same.training_services] == ["local", "far"]
+    said = wrong(training_service=[service(), service(platform="far", channel_port=9)])
+    assert "training_service: found several TCP channels; allowed: the same one for each" in said
+
+
 def test_a_platform_that_knows_no_listener_has_no_tcp_channel(monkeypatch: pytest.MonkeyPatch) -> None:
     class Old:
         def __init__(self, folder: Path, *, lease: float, grace: float, lock: Path) -> None: ...
