@@ -56,8 +56,14 @@ class Mirror:
         """Bring the copy of a trial's `stdout` or `stderr` up to date, `MOST` bytes at a time at most. `TuneError`."""
         async with self._guard:
             files = await self._of(one)
-            if files is not None:
+            if files is None:
+                return
+            try:
                 await self._copy(files, one, name)
+            except BaseException:  # the link may be gone: the next look dials again
+                self._files.pop(one.host, None)
+                await files.close()
+                raise
 
     async def folder(self, one: Trial) -> Path:
         """Copy everything that a trial has written: the folder that holds it. `TuneError`."""

@@ -198,8 +198,10 @@ def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
         limit: Annotated[int, QueryParameter(ge=1, le=MAX_LOG)] = 1 << 16,
     ) -> Response[bytes]:
         one = _trial(source.state, number)
+        note = await source.copied(one, stream) if one.host not in ("", "local") else ""
         parts = (one.id, str(one.attempt), stream)
-        return json(await asyncio.to_thread(files.piece, source.folder.trials, parts, offset, limit))
+        found = await asyncio.to_thread(files.piece, source.folder.trials, parts, offset, limit)
+        return json({**found, "note": note})
 
     @get("/api/events", summary="Events of the log", responses=answers(list[shapes.Event], 400, 409))
     async def events(

@@ -268,12 +268,16 @@ class Why(Struct):
 
 
 class Output(Struct):
-    """A piece of a trial's output: from byte `offset` on; `next` is where the one after it begins."""
+    """A piece of a trial's output: from byte `offset` on; `next` is where the one after it begins.
+
+    `note`: why the newest may be missing, for a trial on another host that gives no file now; else "".
+    """
 
     offset: int
     size: int
     next: int
     text: str
+    note: str = ""
 
 
 class Event(Struct):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from array import array
 from collections import deque
 from collections.abc import Collection
@@ -17,11 +18,14 @@ from ..engine import client, home, views
 from ..engine.errors import TuneError
 from ..engine.events import Fact, Parameter, Row, decode
 from ..engine.log import LogError, Reader
+from ..engine.mirror import Mirror
 from ..engine.requests import PersonsRequest
 from ..engine.state import State, Trial
 
 KEPT = 200_000  # changes of trials that are remembered for a page that comes back
 _AT_ONCE = 200  # requests that are put before the first is answered
+_COPY = 20.0  # seconds in which another host has to give a piece of a file
+_AWAY = 2.0  # seconds in which one that gave none is not asked again
 _LOOK = 0.5  # seconds between two looks for an engine where none runs
 COLUMNS = (
     "number",
@@ -73,6 +77,8 @@ class Source:
         self.version = 0  # grows with everything that a page may want to know
         self._past: client.View | None = None
         self._past_guard = asyncio.Lock()
+        self._mirror: Mirror | None = None
+        self._away: dict[str, tuple[float, str]] = {}  # hosts that gave no file: until when nobody asks again, and why
 
     @property
     def state(self) -> State:
@@ -220,6 +226,22 @@ class Source:
             for one in events
             if isinstance(one, Parameter)
         ]
+
+    async def copied(self, one: Trial, name: str) -> str:
+        """Have what a trial on another host wrote until now; why that can't be had, "" when it is there."""
+        now = time.monotonic()
+        if one.host in self._away and now < self._away[one.host][0]:
+            return self._away[one.host][1]
+        if self._mirror is None:
+            self._mirror = Mirror(self.folder, self.state.settings)
+        try:
+            async with asyncio.timeout(_COPY):
+                await self._mirror.output(one, name)
+        except (TuneError, TimeoutError) as error:
+            reason = str(error) or f"host {one.host} gives no file within {_COPY:g} s"
+            self._away[one.host] = time.monotonic() + _AWAY, reason
+            return reason
+        return ""
 
     def close(self) -> None:
         """Let go of the log."""

@@ -239,7 +239,10 @@ class Session:
 
     async def order(self, do: str, *, patience: float = ANSWER, **rest: Any) -> dict[str, Any]:
         """One order's answer; `Unreachable` with the reason when it can't be done."""
-        self.process.stdin.write(json.dumps({"do": do, **rest}).encode() + b"\n")
+        try:
+            self.process.stdin.write(json.dumps({"do": do, **rest}).encode() + b"\n")
+        except (OSError, asyncssh.Error) as error:
+            raise Unreachable(f"the connection has ended: {_said(error)}") from error
         return await self.answer(patience)
 
     async def answer(self, patience: float = ANSWER) -> dict[str, Any]:
@@ -249,6 +252,8 @@ class Session:
                 line = await self._line()
         except TimeoutError:
             raise Unreachable(f"no answer within {patience:g} s") from None
+        except (OSError, asyncssh.Error) as error:
+            raise Unreachable(f"the connection has ended: {_said(error)}") from error
         answer: dict[str, Any] = json.loads(line)
         if not answer["ok"]:
             raise Unreachable(str(answer["error"]))
@@ -268,7 +273,10 @@ class Session:
         left = size
         while left:
             data, self._rest = self._rest[:left], self._rest[left:]
-            data = data or await self.process.stdout.read(min(left, _PIECE))
+            try:
+                data = data or await self.process.stdout.read(min(left, _PIECE))
+            except (OSError, asyncssh.Error) as error:
+                raise Unreachable(f"the transfer was cut off: {_said(error)}") from error
             if not data:
                 raise Unreachable("the transfer was cut off")
             left -= len(data)

@@ -127,6 +127,7 @@ class Logs {
   #next = null;
   #first = 0;
   #pre = h("pre", { id: "output", tabindex: "0" });
+  #note = h("div.soft", { role: "status" });
   #earlier = h("button", { onclick: () => this.#before() }, "Earlier");
   #buttons;
   #timer = 0;
@@ -134,7 +135,7 @@ class Logs {
   constructor(number_) {
     this.#number = number_;
     this.#buttons = ["stdout", "stderr"].map((name) => h("button", { onclick: () => this.#choose(name) }, name));
-    this.element = card("Output", h("div.row", {}, this.#buttons, this.#earlier), this.#pre);
+    this.element = card("Output", h("div.row", {}, this.#buttons, this.#earlier), this.#note, this.#pre);
     this.#choose("stdout");
   }
 
@@ -154,6 +155,7 @@ class Logs {
     const stream = this.#stream;
     try {
       const found = await this.#ask(this.#next ?? -65536, 262144);
+      this.#note.textContent = found.note ?? "";
       if (stream !== this.#stream || (this.#next !== null && found.text === "")) return;
       if (this.#next === null) this.#first = found.offset;
       if (!this.#next) this.#pre.textContent = "";

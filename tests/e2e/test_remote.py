@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from harness import Bench, Experiment, gone
 from sshd import Sshd
+from visitor import Browser, interrupted, opened
 
 from tune.trial_sdk.keeper import read_lock
 
@@ -335,3 +337,21 @@ def test_the_agent_and_the_files_of_ssh(
     finally:
         agent.kill()
         agent.wait(10)
+
+
+def test_the_portal_shows_what_a_trial_writes_there(bench: Bench, server: Callable[..., Sshd]) -> None:
+    one = server()
+    command = bench.script("import tune\nprint('words')\ntune.report_final_result(tune.get_next_parameter()['x'])\n")
+    experiment = bench.experiment(trial_command=command, max_trial_number=1, **remote(one.machine()))
+    experiment.run()
+    process = bench.spawn("view", experiment.id, "--port", "0")
+    browser = Browser(*opened(process))
+    assert browser.get("/api/trials/0/log/stdout")["text"] == "words\n"
+    assert browser.get("/api/status")["hosts"][0]["name"] == "127.0.0.1"
+    one.stop()
+    for said in ("connection has ended", "can't be reached"):  # the one that was there, then a new one
+        away = browser.get("/api/trials/0/log/stderr")
+        assert away["text"] == "" and said in away["note"]
+        time.sleep(2.1)
+    assert browser.get("/api/trials/0/log/stdout")["text"] == "words\n"  # the copy stays
+    assert interrupted(process) == 130
