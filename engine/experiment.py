@@ -117,6 +117,7 @@ class TrialJob(Struct, frozen=True, kw_only=True):
     stderr: str | None = None
     phases: list[dict[str, Any]] = []
     continues: int | None = None
+    devices: list[str] = []  # uuids of the GPUs that it has or had
 
     @property
     def metrics(self) -> list[Metric]:

@@ -83,12 +83,13 @@ class Ledger:
             case "STATUS":
                 self.status = body["status"]
             case "HOST":
-                since, _ = self.met.get(body["name"], (0.0, 0.0))
-                if body["state"] != "connected":
-                    self.silent[body["name"]] = body["clock"]
+                since, until = self.met.get(body["name"], (0.0, 0.0))
+                if body["state"] != "connected":  # said again where the reason is another one
+                    self.silent.setdefault(body["name"], body["clock"])
+                    self.met[body["name"]] = (since, min(until, now))
                 else:
                     self.silent.pop(body["name"], None)
-                self.met[body["name"]] = (now, math.inf) if body["state"] == "connected" else (since, now)
+                    self.met[body["name"]] = (now, math.inf)
             case "STOP":
                 self.status = self.status if self.status in ("DONE", "STOPPED", "ERROR") else "STOPPING"
                 self.forced = self.forced or body.get("force", False)
