@@ -52,18 +52,17 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from . import channel, control_group, devices, dial, process_tree, proof, wire
+from . import channel, control_group, dial, process_tree, proof, wire
 from .control_group import Group
 from .crash_point import VARIABLE, point
+from .device_desk import DeviceDesk
 from .forwarding import Forwarder
 from .launches import NAME, Owner
-from .leases import Claim, Lease, refusals, yielded
 from .machine import Machine, Socket
 from .peers import Connection, Key, Launch, log
 from .socket_dir import is_private, make_private, socket_path
 
 TICK = 1.0
-LOOK = 2.0  # seconds between two looks at the devices
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -96,12 +95,7 @@ class Keeper:
         self._heard = self.machine.monotonic()
         self._socket: Socket | None = None
         self._epoch_file = folder / "keeper.epoch"
-        self.seen: devices.Look | None = None
-        self._looking = False
-        self._looked = 0.0
-        self._inventory: channel.Inventory | None = None  # as the present engine knows it
-        self._refused: list[tuple[channel.Launch, set[str]]] = []  # since then: for want of these devices
-        self._claim: tuple[float, int] | None = None  # since when, and the descriptor that holds it
+        self.desk = DeviceDesk(folder, self.machine, self.forward, self._task)
 
     # -- life ---------------------------------------------------------------------------------------------------------
     async def run(self, path: Path, ready: Callable[[], bool], target: dial.Target | None = None) -> None:
@@ -156,8 +150,7 @@ class Keeper:
                 self._check(launch)
             if launch.told and self.forward.engine is not None:
                 self.forward.look(launch)
-        if self.machine.monotonic() - self._looked > LOOK:
-            self._look_soon()
+        self.desk.tick()
         if self._socket is not None and not self._socket.bound():
             make_private(self.path.parent)
             self._socket.close()
@@ -238,7 +231,7 @@ class Keeper:
         self._forget_sent()
         connection.send(channel.Attached(self.me.host, self.me.keeper, self.me.boot))
         self._tell_trials(connected=True)
-        self._look_soon()
+        self.desk.look_soon()
 
     def _epoch(self) -> int:
         try:
@@ -259,8 +252,7 @@ class Keeper:
     def _forget_sent(self) -> None:
         """What the last engine was sent and told does not count for the next one (K4)."""
         self.forward.reset()
-        self._inventory, self._refused = None, []
-        self._lay(channel.Claim())
+        self.desk.reset()
         for launch in list(self.launches.values()):
             launch.told = launch.exited_said = False
             if launch.over:
@@ -304,7 +296,7 @@ class Keeper:
             case channel.Answer():
                 self.forward.answer(message)
             case channel.Claim():
-                self._lay(message)
+                self.desk.lay(message)
             case channel.Forget():
                 launch = self.launches.get((message.trial, message.attempt))
                 if launch is not None and launch.over:
@@ -318,15 +310,9 @@ class Keeper:
         key = _key(message.trial, message.attempt)
         with contextlib.ExitStack() as block:
             if message.devices and not self._path(key).is_dir():
-                try:
-                    block.enter_context(self.machine.leases().alone())
-                except OSError as error:
-                    log(f"devices can't be leased, so other experiments may use them too: {error}")
-                refused = self._refusals(message)
-                if refused:
-                    self._say_devices()
-                    self._refused.append((message, set(refused)))
-                    self.forward.say(channel.NotLaunched(*key, list(refused), next(iter(refused.values()))))
+                refused = self.desk.refuses(message, block)
+                if refused is not None:
+                    self.forward.say(refused)
                     return
             self._make(key, message)
 
@@ -369,7 +355,7 @@ class Keeper:
             _link(folder.path.parent / name, f"{launch.attempt}/{name}")
         alive = folder.lock()
         try:
-            self._lease(launch, message)
+            self.desk.lease(folder.path, message)
             pid = self.machine.spawn(
                 folder.path,
                 message.command,
@@ -402,10 +388,7 @@ class Keeper:
         env = {name: value for name, value in os.environ.items() if name not in message.unset}
         env.pop(VARIABLE, None)  # the keeper's own, and no trial's
         env.update(message.env)
-        if message.devices is not None:
-            seen = self.seen or devices.Look()
-            chosen = [device for device in seen.devices if device.uuid in message.devices]
-            env.update(devices.environment(chosen, seen.variable))
+        env.update(self.desk.environment(message))
         if message.path:
             env["PATH"] = message.path + os.pathsep + env.get("PATH", os.defpath)
         output, experiment = os.fspath(launch.folder.path.parent), self.experiment
@@ -523,87 +506,6 @@ class Keeper:
 
     def _path(self, key: Key) -> Path:
         return self.trials / key[0] / str(key[1])
-
-    # -- devices ------------------------------------------------------------------------------------------------------
-    def _wanted(self) -> bool:
-        """Whether there is an engine that wants to know of the devices."""
-        engine = self.forward.engine
-        return engine is not None and engine.engine is not None and engine.engine.devices
-
-    def _look_soon(self) -> None:
-        if self._wanted() and not self._looking:
-            self._looking = True
-            self._task(self._look(), "devices")
-
-    async def _look(self) -> None:
-        try:
-            self.seen = await self.machine.devices()
-        finally:
-            self._looking, self._looked = False, self.machine.monotonic()
-        self._say_devices()
-
-    def _say_devices(self) -> None:
-        """Tell the engine of the devices, if that is news."""
-        if self.seen is None or not self._wanted():
-            return
-        held = self.machine.leases().held()
-        inventory = channel.Inventory([self._device(one, held) for one in self.seen.devices], self.seen.reason)
-        freed = any(devices - self._refusals(message).keys() for message, devices in self._refused)
-        if inventory == self._inventory and not freed:
-            return
-        self._inventory, self._refused = inventory, []
-        self.forward.say(inventory)
-
-    def _device(self, found: devices.Found, held: list[Lease]) -> channel.Device:
-        mine = os.fspath(self.folder)
-        holders = [lease for lease in held if found.uuid in lease.devices]
-        others = [lease for lease in holders if lease.experiment != mine]
-        leased = len(holders) > len(others)
-        busy = any(not self._is_ours(pid, leased=leased) for pid in found.pids)
-        return channel.Device(found.index, found.uuid, found.name, found.memory, busy, len(others))
-
-    def _is_ours(self, pid: int, *, leased: bool) -> bool:
-        """Whether a process on a device is a trial's of this experiment.
-
-        One that is not to be seen here (it lives in another pid namespace) is taken for one where a trial has a lease.
-        """
-        folder = self.machine.processes.launch_dir(pid)
-        if folder is not None:
-            return folder.startswith(os.fsencode(self.trials) + b"/")
-        return leased and self.machine.processes.read(pid) is None
-
-    def _refusals(self, message: channel.Launch) -> dict[str, str]:
-        """Which devices of a launch can't be had now, and why."""
-        wanted = message.devices or []
-        known = [device.uuid for device in self.seen.devices] if self.seen is not None else []
-        missing = {uuid: "it is not there just now" for uuid in wanted if uuid not in known}
-        leases, mine = self.machine.leases(), os.fspath(self.folder)
-        held = leases.held()
-        left = yielded(held, leases.claims(), mine, wanted) if not message.share else {}
-        return missing | left | refusals(held, mine, wanted, share=message.share, most=message.most)
-
-    def _lay(self, message: channel.Claim) -> None:
-        """K16."""
-        leases, mine = self.machine.leases(), os.fspath(self.folder)
-        before, self._claim = self._claim, None
-        since = before[0] if before is not None else self.machine.monotonic()
-        try:
-            if message.devices:
-                self._claim = since, leases.lay(Claim(mine, since, message.devices, message.wants))
-        except (OSError, UnicodeEncodeError) as error:
-            log(f"no claim: {error}")
-        if before is not None and self._claim is not None:
-            os.close(before[1])
-        elif before is not None:
-            leases.withdraw(mine, before[1])
-
-    def _lease(self, launch: Launch, message: channel.Launch) -> None:
-        if message.devices:
-            lease = Lease(os.fspath(self.folder), os.fspath(launch.folder.path), message.devices)
-            try:
-                self.machine.leases().add(lease)
-            except OSError as error:
-                log(f"no lease for {launch.folder.path}: {error}")
 
     # -- the end ------------------------------------------------------------------------------------------------------
     def _watch(self, launch: Launch) -> None:

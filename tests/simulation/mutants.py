@@ -35,6 +35,7 @@ class Mutant(NamedTuple):
 _DECIDE, _REDUCE, _PLAN = "tune.engine.decide", "tune.engine.reduce", "tune.engine.plan"
 _SHELL, _LINK, _TUNER = "tune.engine.shell:Engine", "tune.engine.host_link:HostLink", "tune.engine.tuner_link:TunerLink"
 _KEEPER, _FORWARD = "tune.trial_sdk.keeper:Keeper", "tune.trial_sdk.forwarding:Forwarder"
+_DESK = "tune.trial_sdk.device_desk:DeviceDesk"
 _PLACE = "tune.engine.placement"
 _READER, _FOLDER = "tune.trial_sdk.launches:SpoolReader", "tune.trial_sdk.launches:Folder"
 
@@ -275,11 +276,17 @@ MUTANTS = [
     Mutant(
         "a launch that was refused goes elsewhere as it was", f"{_SHELL}._launch", "trial.devices if", "[] if", True
     ),
-    Mutant("no leases", f"{_KEEPER}._lease", "self.machine.leases().add(lease)", "pass", True),
+    Mutant(
+        "no leases",
+        f"{_DESK}.lease",
+        "self._machine.leases().add(Lease(self._mine, os.fspath(launch), message.devices))",
+        "pass",
+        True,
+    ),
     Mutant("leases don't count", "tune.trial_sdk.leases:refusals", "for device in devices:", "for device in []:", True),
     Mutant(
         "freed devices are not told",
-        f"{_KEEPER}._say_devices",
+        f"{_DESK}._say",
         "if inventory == self._inventory and not freed:",
         "if self._inventory is not None:",
         True,
