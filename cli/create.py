@@ -36,6 +36,12 @@ Port: TypeAlias = Annotated[
     int | None,
     Parameter(name=["--port", "-p"], help="Open the web portal at this port of 127.0.0.1; 0 takes any free one."),
 ]
+Host: TypeAlias = Annotated[
+    str | None,
+    Parameter(help="Open it at this name or address instead, for other machines; needs --tls-cert and --tls-key."),
+]
+Certificate: TypeAlias = Annotated[Path | None, Parameter(help="File (PEM) of the certificate that the portal shows.")]
+Key: TypeAlias = Annotated[Path | None, Parameter(help="File (PEM) of the certificate's key.")]
 
 
 def create(
@@ -45,6 +51,9 @@ def create(
     detach: Detach = False,
     foreground: Foreground = False,
     port: Port = None,
+    host: Host = None,
+    tls_cert: Certificate = None,
+    tls_key: Key = None,
     json: Json = False,
 ) -> int:
     """Start an experiment and follow it. Ctrl-C stops it; a closed terminal does not."""
@@ -53,7 +62,7 @@ def create(
     check_flags(detach, foreground)
     resolved, notes = load(config)
     notes += check_hosts(resolved)
-    with Interrupts() as interrupts, opening(port) as portal:
+    with Interrupts() as interrupts, opening(port, host, tls_cert, tls_key) as portal:
         folder, more = home.create(id)
         begun = Begun(folder, interrupts, json, portal)
         try:

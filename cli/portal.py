@@ -6,18 +6,17 @@ import os
 import select
 
 from ..engine import home
-from ..engine.client import View
+from ..engine.client import Opening, View
 from ..engine.errors import TuneError
-from ..engine.portal_process import opening, start
+from ..engine.portal_process import start
 from .interrupts import Interrupts
 from .reading import emit, note, opened_at, say_json
 
 
-def serve(folder: home.Folder, port: int, json: bool) -> int:
+def serve(folder: home.Folder, portal: Opening, json: bool) -> int:
     """The portal of an experiment that only shows it, until Ctrl-C; 130 then, as after every interrupt."""
     View(folder).close()  # a damaged log is said here, not in the portal's own log
-    with Interrupts() as interrupts, opening(port) as portal:
-        assert portal is not None
+    with Interrupts() as interrupts:
         process, held = start(folder, portal, commands=False)
         try:
             if json:

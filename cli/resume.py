@@ -18,7 +18,7 @@ from ..engine.plan import no_more_trials
 from ..engine.portal_process import opening
 from ..engine.requests import AskUpdate
 from ..engine.state import State
-from .create import Begun, Detach, Foreground, Port, check_flags
+from .create import Begun, Certificate, Detach, Foreground, Host, Key, Port, check_flags
 from .follow import conclude, ends_of
 from .interrupts import Interrupts
 from .reading import Json, Reference, actor, note, printable
@@ -35,6 +35,9 @@ def resume(
     detach: Detach = False,
     foreground: Foreground = False,
     port: Port = None,
+    host: Host = None,
+    tls_cert: Certificate = None,
+    tls_key: Key = None,
     json: Json = False,
 ) -> int:
     """Go on with an experiment from its log. Of one that is DONE the result is shown, unless a limit is raised."""
@@ -56,7 +59,7 @@ def resume(
         raise TuneError(f"the log of experiment {folder.id} is empty: it was never started")
     if view.state.config.in_process:
         raise UsageError(*only_in_process(folder.id))
-    with Interrupts() as interrupts, opening(port) as portal:
+    with Interrupts() as interrupts, opening(port, host, tls_cert, tls_key) as portal:
         begun = Begun(folder, interrupts, json, portal, ends_of(view.state))
         begun.announce()
         if is_over(view.state, updates):

@@ -210,6 +210,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--updates", default="")
     parser.add_argument("--portal", type=int)
     parser.add_argument("--token", type=int)
+    parser.add_argument("--host", default="")
+    parser.add_argument("--tls-cert", default="")
+    parser.add_argument("--tls-key", default="")
     given = parser.parse_args(arguments)
     log_to(sys.stderr)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -225,7 +228,8 @@ def main(arguments: list[str] | None = None) -> int:
         for descriptor in (given.portal, given.token):
             os.set_inheritable(descriptor, False)
         with os.fdopen(given.token, encoding="ascii") as file:
-            portal = Opening(socket.socket(fileno=given.portal), file.readline().strip())
+            token = file.readline().strip()
+        portal = Opening(socket.socket(fileno=given.portal), token, given.host, given.tls_cert, given.tls_key)
 
     def say(**content: object) -> None:
         with contextlib.suppress(OSError):  # whoever started this has gone: that does not touch the engine

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ..engine import home
+from ..engine.portal_process import opening
 from ..engine.progress import spark
 from ..engine.views import phase_parameters
-from .create import Port
+from .create import Certificate, Host, Key, Port
 from .portal import serve
 from .reading import (
     Json,
@@ -25,10 +26,20 @@ _SHOWN = 15
 _POINTS = 20
 
 
-def view(id: Reference = None, /, *, port: Port = None, json: Json = False) -> int | None:
+def view(
+    id: Reference = None,
+    /,
+    *,
+    port: Port = None,
+    host: Host = None,
+    tls_cert: Certificate = None,
+    tls_key: Key = None,
+    json: Json = False,
+) -> int | None:
     """Replay an experiment from its log and show it. Nothing is written; `--port` serves it until Ctrl-C."""
-    if port is not None:
-        return serve(home.find(id), port, json)
+    with opening(port, host, tls_cert, tls_key) as portal:
+        if portal is not None:
+            return serve(home.find(id), portal, json)
     with opened(id) as experiment:
         if json:
             say_json(experiment.status())

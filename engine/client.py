@@ -243,16 +243,28 @@ def ask_all(folder: Folder, requests: Sequence[PersonsRequest]) -> bool:
 
 
 class Opening:
-    """A web portal that is to be opened: a socket that listens on this machine, and the token of its link."""
+    """A web portal that is to be opened: a socket that listens on this machine, and the token of its link.
 
-    def __init__(self, listening: socket.socket, token: str) -> None:
+    `host` is the name under which it is reached; with `cert` and `key`, two files, it speaks TLS.
+    """
+
+    def __init__(
+        self, listening: socket.socket, token: str, host: str = "127.0.0.1", cert: str = "", key: str = ""
+    ) -> None:
         self.listening, self.token = listening, token
+        self.host, self.cert, self.key = host, cert, key
         self.port = int(listening.getsockname()[1])
 
     @property
     def url(self) -> str:
         """The link that opens it, once."""
-        return f"http://127.0.0.1:{self.port}/?token={self.token}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http{'s' if self.cert else ''}://{host}:{self.port}/?token={self.token}"
+
+    @property
+    def arguments(self) -> list[str]:
+        """What the command line of its process says of it."""
+        return ["--host", self.host, *(["--tls-cert", self.cert, "--tls-key", self.key] if self.cert else [])]
 
 
 def start(
@@ -359,7 +371,7 @@ def _start(
         os.write(given_end, portal.token.encode() + b"\n")  # neither argv nor environment: others could read them
         os.close(given_end)
         passed += [portal.listening.fileno(), token_end]
-        command += ["--portal", str(portal.listening.fileno()), "--token", str(token_end)]
+        command += ["--portal", str(portal.listening.fileno()), "--token", str(token_end), *portal.arguments]
     try:
         with folder.engine_log.open("ab") as output:
             process = subprocess.Popen(

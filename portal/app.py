@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 import structlog
@@ -40,15 +39,17 @@ def make_portal(
     source: Source,
     token: str,
     port: int,
-    hosts: Collection[str] = (),
+    host: str = "127.0.0.1",
     *,
     session: str = "",
     secure: bool = False,
 ) -> Guard:
-    """The application behind its wall, for an address of this machine and the names in `hosts` ("name:port")."""
-    own = {f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")}
+    """The application behind its wall, for the addresses of this machine alone and for the one it was opened at."""
+    names = {"127.0.0.1", "localhost", "[::1]", f"[{host}]" if ":" in host else host}
+    usual = port == (443 if secure else 80)  # browsers leave it out
+    hosts = {f"{name}:{port}" for name in names} | (names if usual else set[str]())
     app: App = make_app(source, port)  # type: ignore[assignment]  # Litestar types its messages more narrowly
-    return Guard(app, token, {*own, *hosts}, session=session, secure=secure)
+    return Guard(app, token, hosts, port, session=session, secure=secure)
 
 
 def _said(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:

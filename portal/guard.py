@@ -47,20 +47,19 @@ _ENTERED = b"<!doctype html><meta charset=utf-8><meta http-equiv=refresh content
 
 
 class Guard:
-    """The wall. `hosts`: the values of `Host` under which it was opened, e.g. "127.0.0.1:8080".
+    """The wall. `hosts`: the values of `Host` under which it was opened, e.g. "127.0.0.1:8080"; `secure`: with TLS.
 
     `session`: what the cookie holds; given when pages of an earlier portal are to go on.
     """
 
     def __init__(
-        self, app: App, token: str, hosts: Collection[str], *, session: str = "", secure: bool = False
+        self, app: App, token: str, hosts: Collection[str], port: int, *, session: str = "", secure: bool = False
     ) -> None:
         self._app, self._token = app, token
         self._hosts = {host.lower() for host in hosts}
         self._secure = secure
         self._fresh = True  # the token of the link was not used yet
         self._session = session or secrets.token_urlsafe(32)
-        port = next(iter(self._hosts)).rpartition(":")[2]
         self.cookie = f"tune_{port}"  # cookies don't know ports: two portals must not overwrite each other's
         self._under_way = 0
 

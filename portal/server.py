@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -19,6 +21,7 @@ import structlog
 import uvicorn
 
 from ..engine import home
+from ..engine.client import Opening
 from ..engine.errors import TuneError
 from .app import make_portal
 from .connections import Connection
@@ -28,12 +31,15 @@ _LAST_WORDS = 0.5  # seconds in which the pages hear how it ended
 _log = structlog.get_logger("portal")
 
 
-async def run(folder: home.Folder, listening: socket.socket, token: str, *, commands: bool) -> None:
+async def run(folder: home.Folder, opening: Opening, *, commands: bool) -> None:
     """Serve until cancelled."""
-    port = int(listening.getsockname()[1])
     source = Source(folder, commands=commands)
     config = uvicorn.Config(
-        make_portal(source, token, port, session=_session(folder)),
+        make_portal(
+            source, opening.token, opening.port, opening.host, session=_session(folder), secure=bool(opening.cert)
+        ),
+        ssl_certfile=opening.cert or None,
+        ssl_keyfile=opening.key or None,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -52,7 +58,7 @@ async def run(folder: home.Folder, listening: socket.socket, token: str, *, comm
     server = uvicorn.Server(config)
     following = asyncio.create_task(source.run(), name="follow")
     following.add_done_callback(lambda task: _ended(task, server))
-    serving = asyncio.create_task(server.serve(sockets=[listening]), name="serve")
+    serving = asyncio.create_task(server.serve(sockets=[opening.listening]), name="serve")
     try:
         await asyncio.shield(serving)
     except asyncio.CancelledError:
@@ -85,6 +91,13 @@ def _session(folder: home.Folder) -> str:
         return ""  # a log that we may only read: its pages end with this portal
 
 
+def _many_files() -> None:
+    """Have room for as many connections as the system lets us: who is slow to shake hands holds one, too."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def _ended(task: asyncio.Task[None], server: uvicorn.Server) -> None:
     if not task.cancelled() and task.exception() is not None:
         _log.error("the log can't be followed any more", error=str(task.exception()))
@@ -98,6 +111,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--socket", type=int, required=True)
     parser.add_argument("--token-fd", type=int, required=True)
     parser.add_argument("--view", action="store_true")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--tls-cert", default="")
+    parser.add_argument("--tls-key", default="")
     given = parser.parse_args(arguments)
     structlog.configure(
         processors=[
@@ -113,7 +129,8 @@ def main(arguments: list[str] | None = None) -> int:
         os.set_inheritable(descriptor, False)
     pipe = os.fdopen(given.token_fd, "rb")
     token = pipe.readline().decode().strip()
-    listening = socket.socket(fileno=given.socket)
+    opening = Opening(socket.socket(fileno=given.socket), token, given.host, given.tls_cert, given.tls_key)
+    _many_files()
 
     async def serve() -> None:
         loop = asyncio.get_running_loop()
@@ -126,7 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         loop.add_reader(pipe.fileno(), left_alone)
         try:
-            await run(home.at(given.folder), listening, token, commands=not given.view)
+            await run(home.at(given.folder), opening, commands=not given.view)
         except asyncio.CancelledError:
             pass  # who started it has gone
         finally:

@@ -42,7 +42,7 @@ class Wall:
 
     def __init__(self, **arguments: Any) -> None:
         self.inner = Inner()
-        self.guard = Guard(self.inner, TOKEN, {HOST, "localhost:8080"}, **arguments)
+        self.guard = Guard(self.inner, TOKEN, {HOST, "localhost:8080"}, 8080, **arguments)
 
     def ask(
         self,

@@ -8,18 +8,19 @@ import http.client
 import json
 import os
 import socket
+import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import made_certificate
 import made_log
 import pytest
 
 from tune.engine import home
 from tune.engine.client import Opening
-from tune.engine.errors import UsageError
 from tune.engine.portal_process import bind, opening, start
 from tune.portal import server
 
@@ -147,17 +148,44 @@ def test_a_session_that_was_kept_goes_on_and_a_link_in_its_place_is_not_followed
     assert (tmp_path / "secret").read_text() == "x" * 50
 
 
-def test_a_port_is_bound_before_anything_starts() -> None:
-    with opening(None) as none:
-        assert none is None
-    with opening(0) as found:
-        assert found is not None and found.url == f"http://127.0.0.1:{found.port}/?token={found.token}"
-        assert len(found.token) >= 40
-        with pytest.raises(UsageError, match="can't be used"), opening(found.port):
-            raise AssertionError("unreachable")
-    for wrong in (-1, 65536):
-        with pytest.raises(UsageError, match="was given"), opening(wrong):
-            raise AssertionError("unreachable")
+def test_with_tls_it_answers_to_its_own_name_and_its_cookie_stays_in_tls(tmp_path: Path) -> None:
+    folder = asyncio.run(made_log.write(tmp_path, 1))
+    cert, key = made_certificate.made(tmp_path, "127.0.0.2")
+    trusts = ssl.create_default_context(cafile=str(cert))
+
+    def ask(path: str, **headers: str) -> tuple[int, Any, bytes]:
+        connection = http.client.HTTPSConnection("127.0.0.2", port, timeout=PATIENCE, context=trusts)
+        try:
+            connection.request("GET", path, headers=headers)
+            answer = connection.getresponse()
+            return answer.status, answer.headers, answer.read()
+        finally:
+            connection.close()
+
+    with opening(0, "127.0.0.2", cert, key) as found:
+        assert found is not None
+        port = found.port
+        process, held = start(folder, found, commands=False)
+    try:
+        code, headers, _ = ask(f"/?token={found.token}")
+        assert code == 200 and headers["Set-Cookie"].endswith("; HttpOnly; SameSite=Strict; Secure")
+        mine = {"Cookie": headers["Set-Cookie"].partition(";")[0]}
+        code, _, body = ask("/api/status", **mine, Origin=f"https://127.0.0.2:{port}")
+        assert code == 200 and json.loads(body)["counts"]["SUCCEEDED"] == 1
+        assert ask("/api/status", **mine, Origin=f"http://127.0.0.2:{port}")[0] == 403
+        assert ask("/api/status", **mine, Host=f"lab.example.org:{port}")[0] == 421
+        with socket.create_connection(("127.0.0.2", port), timeout=PATIENCE) as plain:
+            plain.sendall(b"GET /api/status HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"HTTP" not in plain.recv(4096)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            http.client.HTTPSConnection("127.0.0.2", port, timeout=PATIENCE).request("GET", "/")
+    finally:
+        os.close(held)
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
 
 
 def test_a_log_that_cannot_be_read_is_said_in_the_portals_log(tmp_path: Path) -> None:

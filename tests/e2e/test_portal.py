@@ -10,6 +10,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import made_certificate
 from harness import Bench
 from visitor import LINK, Browser, gone, interrupted, opened, started
 
@@ -54,6 +55,21 @@ def test_a_busy_port_starts_nothing(bench: Bench) -> None:
             and not (bench.home.exists() and list(bench.home.iterdir()))
         )
     assert bench.tune("create", path, "--port", "99999").returncode == 2
+
+
+def test_beyond_this_machine_only_with_tls(bench: Bench) -> None:
+    path = bench.config_file(trial_command=bench.fake(steps=1), max_trial_number=1)
+    experiment = bench.experiment(trial_command=bench.fake(steps=1), max_trial_number=1)
+    experiment.run()
+    for verb, what in (("create", path), ("resume", experiment.id), ("view", experiment.id)):
+        done = bench.tune(verb, what, "--port", "8080", "--host", "192.0.2.7")
+        assert done.returncode == 2 and "ssh -L 8080:127.0.0.1:8080" in done.stderr, (verb, done.stderr)
+        assert bench.tune(verb, what, "--host", "192.0.2.7").returncode == 2
+    assert len(list(bench.home.iterdir())) == 1
+    cert, key = made_certificate.made(bench.base, "127.0.0.2")
+    given = ["--port", "0", "--host", "127.0.0.2", "--tls-cert", cert, "--tls-key", key, "--json"]
+    status = json.loads(bench.tune("create", path, *given).stdout)
+    assert status["status"] == "DONE" and status["url"].startswith(f"https://127.0.0.2:{status['port']}/?token=")
 
 
 def test_json_has_port_and_url(bench: Bench) -> None:
