@@ -10,6 +10,7 @@ from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
+from ..engine.errors import TuneError
 from .guard import MAX_BODY, App, Guard
 from .routes import Wrong, handlers, json
 from .shapes import Fault
@@ -29,7 +30,12 @@ def make_app(source: Source, port: int | None) -> Litestar:
             path="/openapi",
             render_plugins=[JsonRenderPlugin(path="/openapi.json")],  # the others load from other sites
         ),
-        exception_handlers={HTTPException: _said, RecursionError: _nested, Exception: _failed},
+        exception_handlers={
+            HTTPException: _said,
+            TuneError: _cannot,
+            RecursionError: _nested,
+            Exception: _failed,
+        },
         request_max_body_size=MAX_BODY,
         logging_config=None,
     )
@@ -58,6 +64,10 @@ def _said(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     details: list[Any] = error.extra if isinstance(error.extra, list) else []
     hint = "; ".join(f"{one.get('key', '')}: {one.get('message', '')}" for one in details)
     return json(Fault(str(error.detail), hint[:2000]), error.status_code)
+
+
+def _cannot(_: Request[Any, Any, Any], error: TuneError) -> Response[bytes]:
+    return json(Fault(error.message, error.hint or ""), 409)
 
 
 def _nested(_: Request[Any, Any, Any], __: Exception) -> Response[bytes]:

@@ -7,8 +7,9 @@ engine runs (or it refused). The shapes are those of the command line's `--json`
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -23,7 +24,7 @@ from litestar.response import Stream
 from ..engine import points, views
 from ..engine.config import encode as encode_config
 from ..engine.config import seconds
-from ..engine.errors import TuneError, UsageError
+from ..engine.errors import UsageError
 from ..engine.objectives import judge
 from ..engine.requests import AskImport, AskKill, AskStop, AskTrial, AskUpdate, PersonsRequest, Refused
 from ..engine.state import State, Trial
@@ -92,18 +93,17 @@ def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
     messages = Messages(source, port)
     explaining = asyncio.Lock()  # it reads the whole log: once at a time
 
-    async def at(seq: int | None) -> State:
-        try:
-            return await source.at(seq)
-        except ValueError as error:
-            raise Wrong(404, str(error)) from None
+    @contextlib.asynccontextmanager
+    async def at(seq: int | None) -> AsyncGenerator[State]:
+        if seq is not None and seq > source.seq:
+            raise Wrong(404, f"there is no event {seq}; allowed: 1 to {source.seq}")
+        async with source.at(seq) as state:
+            yield state
 
     async def put(*requests: PersonsRequest) -> None:
         try:
             await source.ask(*requests)
-        except source_room.ReadOnly as error:
-            raise Wrong(409, error.message, error.hint or "") from None
-        except (Refused, TuneError) as error:
+        except Refused as error:
             raise Wrong(409, str(error)) from None
 
     async def have(request: PersonsRequest) -> Response[bytes]:
@@ -112,19 +112,13 @@ def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
 
     async def checked(check: Callable[[], Found]) -> Found:
         """What a check of the command line's says; it may load a tuner, and take its time."""
-        try:
-            source.need_engine()
-            return await asyncio.to_thread(check)
-        except (source_room.ReadOnly, UsageError) as error:
-            raise Wrong(409, error.message, error.hint or "") from None
+        source.need_engine()
+        return await asyncio.to_thread(check)
 
     async def explained(number: int, upto: int) -> dict[str, Any]:
         """Why a trial is what it is, as far as the log says up to an event."""
         async with explaining:
-            try:
-                found = await asyncio.to_thread(explain, source.folder, number, again=False)
-            except TuneError as error:
-                raise Wrong(409, error.message, error.hint or "") from None
+            found = await asyncio.to_thread(explain, source.folder, number, again=False)
         kept = {name: [one for one in found[name] if one["event"] <= upto] for name in ("phases", "stops", "ends")}
         return {**found, **kept}
 
@@ -148,13 +142,13 @@ def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
     # -- what is so -----------------------------------------------------------------------------------------------
     @get("/api/status", summary="The experiment as a whole", responses=answers(shapes.Now, 400, 404))
     async def status(at_seq: Seq = None) -> Response[bytes]:
-        state = await at(at_seq)
-        return json(source_room.status(source, state, port))
+        async with at(at_seq) as state:
+            return json(source_room.status(source, state, port))
 
     @get("/api/config", summary="The resolved config", responses=answers(dict[str, Any], 400, 404))
     async def config(at_seq: Seq = None) -> Response[bytes]:
-        state = await at(at_seq)
-        return json(msgspec.Raw(encode_config(state.settings)))
+        async with at(at_seq) as state:
+            return json(msgspec.Raw(encode_config(state.settings)))
 
     @get("/api/experiments", summary="All experiments in $TUNE_HOME", responses=answers(list[shapes.Status]))
     async def experiments() -> Response[bytes]:
@@ -162,18 +156,16 @@ def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
 
     @get("/api/trials", summary="All trials, a row each", responses=answers(shapes.Trials, 400, 404))
     async def trials(at_seq: Seq = None) -> Response[bytes]:
-        state = await at(at_seq)
-        return json({"seq": state.seq, "columns": source_room.COLUMNS, "rows": source_room.rows(state, None)})
+        async with at(at_seq) as state:
+            return json({"seq": state.seq, "columns": source_room.COLUMNS, "rows": source_room.rows(state, None)})
 
     @get("/api/trials/{number:int}", summary="One trial, whole", responses=answers(shapes.Trial, 400, 404, 409))
     async def trial(number: Number, at_seq: Seq = None) -> Response[bytes]:
-        state = await at(at_seq)
-        shown = views.trial(state, _trial(state, number), str(source.folder.path / "trials"))
-        children = [other.number for other in state.made if other.continues == number]
-        try:
-            reasons = await asyncio.to_thread(source.decisions, number, state.seq)
-        except TuneError as error:
-            raise Wrong(409, error.message, error.hint or "") from None
+        async with at(at_seq) as state:
+            shown = views.trial(state, _trial(state, number), str(source.folder.path / "trials"))
+            children = [other.number for other in state.made if other.continues == number]
+            upto = state.seq
+        reasons = await asyncio.to_thread(source.decisions, number, upto)
         return json({**shown, "children": children, "why": reasons})
 
     @get(
@@ -182,9 +174,10 @@ def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
         responses=answers(shapes.Why, 400, 404, 409),
     )
     async def why(number: Number, at_seq: Seq = None) -> Response[bytes]:
-        state = await at(at_seq)
-        _trial(state, number)
-        return json(await explained(number, state.seq))
+        async with at(at_seq) as state:
+            _trial(state, number)
+            upto = state.seq
+        return json(await explained(number, upto))
 
     @get(
         "/api/trials/{number:int}/log/{stream:str}",
@@ -209,10 +202,7 @@ def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
         before: Annotated[int | None, QueryParameter(ge=1, le=2**53)] = None,
         limit: Annotated[int, QueryParameter(ge=1, le=MAX_EVENTS)] = 500,
     ) -> Response[bytes]:
-        try:
-            found = await asyncio.to_thread(source.rows, after, before, limit)
-        except TuneError as error:
-            raise Wrong(409, error.message, error.hint or "") from None
+        found = await asyncio.to_thread(source.rows, after, before, limit)
         return json([views.fact(one) for one in found])
 
     @get("/api/figures", summary="Which figures there are", responses=answers(list[shapes.FigureName]))
@@ -236,14 +226,14 @@ def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
     ) -> Response[bytes]:
         if name not in figures.TITLES:
             raise Wrong(404, f"there is no figure {name[:80]!r}", f"allowed: {', '.join(figures.TITLES)}")
-        state = await at(at_seq)
-        choices = {"x": x, "y": y, "objective": objective, "method": method, "share": share, "lines": lines}
-        given = {key: value for key, value in choices.items() if value}
-        try:
-            drawn = await asyncio.to_thread(figures.draw, state, name, given)
-        except figures.FigureError as error:
-            raise Wrong(409, str(error)) from None
-        return json(drawn)
+        async with at(at_seq) as state:
+            choices = {"x": x, "y": y, "objective": objective, "method": method, "share": share, "lines": lines}
+            given = {key: value for key, value in choices.items() if value}
+            try:
+                drawn = await asyncio.to_thread(figures.draw, state, name, given)
+            except figures.FigureError as error:
+                raise Wrong(409, str(error)) from None
+            return json(drawn)
 
     # -- streams --------------------------------------------------------------------------------------------------
     @get(
@@ -350,8 +340,6 @@ def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
             return json(await asyncio.to_thread(others.compared, source.folder, source.state, other))
         except UsageError as error:
             raise Wrong(404, error.message, error.hint or "") from None
-        except TuneError as error:
-            raise Wrong(409, error.message, error.hint or "") from None
 
     return [
         *(page, static, description, status, config, experiments, trials, trial, why, log, events, stream, log_stream),

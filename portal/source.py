@@ -11,7 +11,7 @@ import contextlib
 import time
 from array import array
 from collections import deque
-from collections.abc import Collection
+from collections.abc import AsyncGenerator, Collection
 from typing import Any, NamedTuple
 
 from ..engine import client, home, views
@@ -185,14 +185,19 @@ class Source:
         return self._client
 
     # -- the past -------------------------------------------------------------------------------------------------
-    async def at(self, seq: int | None) -> State:
-        """The state as it was after event `seq`; now for None. `ValueError` for one that is not there yet."""
+    @contextlib.asynccontextmanager
+    async def at(self, seq: int | None) -> AsyncGenerator[State]:
+        """The state as it was after event `seq`, while the block runs; now for None. `ValueError` for none there yet.
+
+        One past state is kept and folded on, so only one is looked at at a time.
+        """
         if seq is None or seq == self.seq:
-            return self.state
+            yield self.state
+            return
         if not 0 < seq <= self.seq:
             raise ValueError(f"there is no event {seq}; allowed: 1 to {self.seq}")
         async with self._past_guard:
-            return await asyncio.to_thread(self._fold_to, seq)
+            yield await asyncio.to_thread(self._fold_to, seq)
 
     def _fold_to(self, seq: int) -> State:
         past = self._past

@@ -93,15 +93,37 @@ def test_any_event_of_the_past_can_be_seen_in_any_order(tmp_path: Path) -> None:
         source = Source(folder)
         counted: dict[int, int] = {}
         for seq in (source.seq, 5, 30, 12, 12, source.seq - 1, 1, 40):
-            state = await source.at(seq)
-            assert state.seq == seq
-            counted[seq] = len(state.made)
+            async with source.at(seq) as state:
+                assert state.seq == seq
+                counted[seq] = len(state.made)
         assert counted == dict(sorted(counted.items()))
         assert [counted[seq] for seq in sorted(counted)] == sorted(counted.values())
-        assert await source.at(None) is source.state
+        async with source.at(None) as state:
+            assert state is source.state
         for wrong in (0, -1, source.seq + 1):
             with pytest.raises(ValueError, match=f"allowed: 1 to {source.seq}"):
-                await source.at(wrong)
+                async with source.at(wrong):
+                    raise AssertionError("unreachable")
+        source.close()
+
+    asyncio.run(main())
+
+
+def test_the_past_stands_still_while_somebody_looks_at_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        source = Source(await made_log.write(tmp_path, 6))
+
+        async def later() -> int:
+            async with source.at(40) as state:
+                return state.seq
+
+        async with source.at(20) as state:
+            other = asyncio.create_task(later())
+            assert not await source.news(source.version, 0.05)  # time in which the other one could fold on
+            assert state.seq == 20 and not other.done()
+            async with source.at(None) as now:  # which does not wait
+                assert now.seq == source.seq
+        assert await asyncio.wait_for(other, _PATIENCE) == 40
         source.close()
 
     asyncio.run(main())
@@ -155,7 +177,8 @@ def test_it_reads_and_never_writes(tmp_path: Path) -> None:
         folder = await made_log.write(tmp_path, 3)
         before = folder.events.read_bytes()
         source = Source(folder)
-        await source.at(5)
+        async with source.at(5):
+            pass
         source.rows(0, None, 100)
         source.close()
         assert folder.events.read_bytes() == before
