@@ -16,14 +16,12 @@ export function parallel({ dimensions, line }) {
     const [low, high] = spans[axis];
     return HIGH - FOOT - ((value - low) / (high - low || 1)) * (HIGH - FOOT - TOP);
   };
-  const [least, most] = range(line.color);
   const order = Array.from({ length: count }, (_, index) => index)
     .sort((a, b) => (line.color[a] - line.color[b]) * (line.reversescale ? -1 : 1)); // the best last, on top
-  const drawn = order.map((index) => {
-    const share = (line.color[index] - least) / (most - least || 1);
-    const good = line.reversescale ? 1 - share : share;
+  const drawn = order.map((index, place) => {
+    const good = place / Math.max(count - 1, 1); // by rank: one bad result does not take all the colours
     const path = dimensions.map((one, axis) => `${axis ? "L" : "M"}${x(axis).toFixed(1)} ${y(axis, one.values[index]).toFixed(1)}`).join("");
-    const element = s("path", { d: path, stroke: `hsl(${Math.round(262 - 140 * good)}, 62%, ${Math.round(34 + 14 * good)}%)` },
+    const element = s("path", { d: path, stroke: `hsl(${Math.round(262 - 140 * good)}, 55%, ${Math.round(52 - 8 * good)}%)` },
       s("title", {}, dimensions.map((one) => `${plain(one.label)}: ${said(one, one.values[index])}`).join("\n")));
     return [index, element];
   });
