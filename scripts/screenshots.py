@@ -56,9 +56,9 @@ SPACE = {
 def begin(base: Path, result: str, **fields: Any) -> tuple[home.Folder, str]:
     """A running experiment with a portal, and the link to that; when enough trials have ended they become slow."""
     code = Path(tempfile.mkdtemp(dir=base))
-    (code / "train.py").write_text(
-        TRIAL.replace("REPORT", result).replace("RESULT", result).replace("SLOW", f"{code}.slow")
-    )
+    slow = code.with_suffix(".slow")
+    trial = TRIAL.replace("REPORT", result).replace("RESULT", result).replace("SLOW", str(slow))
+    (code / "train.py").write_text(trial)
     given = {
         "search_space": SPACE,
         "trial_command": "exec python train.py",
@@ -76,7 +76,7 @@ def begin(base: Path, result: str, **fields: Any) -> tuple[home.Folder, str]:
         url = opening.url
         client.start(folder, actor="pictures", portal=opening)
     _until(folder, 36)
-    Path(f"{code}.slow").touch()
+    slow.touch()
     return folder, url
 
 

@@ -59,7 +59,7 @@ function frame() {
     h("span.mono", { id: "id" }, status?.id ?? ""),
     status?.name ? h("span.name", {}, status.name) : null,
     status ? badge(status.status) : null,
-    status?.best ? h("span.soft", {}, "best ", h("b", { id: "best" }, number(status.best.value)), " ", h("a", { href: `#trial/${status.best.trial}` }, `trial ${status.best.trial}`)) : null);
+    status?.best ? h("span.soft.best", {}, "best ", h("b", { id: "best" }, number(status.best.value)), " ", h("a", { href: `#trial/${status.best.trial}` }, `trial ${status.best.trial}`)) : null);
   Object.keys(VIEWS).forEach((name, index) => {
     const here = name === current || (name === "trials" && current === "trial");
     if (here) links[index].setAttribute("aria-current", "page");
