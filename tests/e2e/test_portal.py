@@ -103,7 +103,12 @@ def test_what_a_page_can_do(bench: Bench) -> None:
     assert browser.ask("POST", "/api/trials/0/kill", {})[0] == 201
     experiment.until(lambda state: state.counts["USER_CANCELED"] == 1)
     assert browser.ask("POST", "/api/trials/0/kill", {})[0] == 409
-    assert browser.ask("POST", "/api/import", [{"parameter": {"x": 0.5, "n": 1}, "value": 3.5}])[0] == 201
+    results = [{"parameter": {"x": 0.5, "n": 1}, "value": 3.5}, {"parameter": {"x": 5, "n": 1}, "value": 1}]
+    code, _, said = browser.ask("POST", "/api/import", results)
+    counts = json.loads(said)
+    assert (code, counts["imported"], counts["outside"], counts["without_number"]) == (201, 1, 1, 0)
+    assert browser.get("/api/trials/0/why")["stops"][0]["by"] == "user"
+    assert browser.get("/api/status")["hosts"][0]["running"] == 2
     assert browser.ask("POST", "/api/notes", {"text": "ein Versuch <b>"})[0] == 201
     assert browser.get("/api/notes") == {"text": "ein Versuch <b>"}
     status = browser.get("/api/status")
@@ -115,6 +120,8 @@ def test_what_a_page_can_do(bench: Bench) -> None:
         ("/api/update", {"duration": "soon"}),
         ("/api/update", {"nonsense": 1}),
         ("/api/trials", {"parameters": [1]}),
+        ("/api/trials", {"parameters": {"x": 5, "n": 5}}),
+        ("/api/update", {"search_space": {"x": {"_type": "uniform", "_value": [1, 0]}}}),
         ("/api/import", []),
         ("/api/stop", []),
     ):
