@@ -132,6 +132,7 @@ const moment = h("span.mono", { id: "moment" });
 const back = h("button", { onclick: () => go(null) }, "Now");
 fill(document.getElementById("time"), h("div.row", {}, h("span.soft", { "aria-hidden": "true" }, "◷"), slider, moment, back));
 let waiting = 0;
+let asked = null; // the event whose state is on its way
 
 function later(seq) {
   fill(moment, `event ${seq} of ${store.seq}`);
@@ -140,24 +141,27 @@ function later(seq) {
 }
 
 async function go(seq) {
+  asked = seq === null || seq >= store.seq ? null : seq;
+  const mine = asked;
+  if (mine !== null) fill(moment, `event ${mine} of ${store.seq} …`);
   try {
-    await store.show(seq === null || seq >= store.seq ? null : seq);
+    await store.show(mine);
   } catch (error) {
     notice.hidden = false;
     fill(notice, error.message);
   }
+  if (asked === mine) asked = null;
 }
 
 function label() {
   slider.max = String(Math.max(store.seq, 1));
-  if (store.at === null && document.activeElement !== slider) slider.value = slider.max;
-  if (store.at !== null && document.activeElement !== slider) slider.value = String(store.at);
-  fill(moment, `event ${store.at ?? store.seq} of ${store.seq}`);
-  back.disabled = store.at === null;
+  if (document.activeElement !== slider) slider.value = String(asked ?? store.at ?? store.seq);
+  fill(moment, `event ${asked ?? store.at ?? store.seq} of ${store.seq}${asked === null ? "" : " …"}`);
+  back.disabled = store.at === null && asked === null;
 }
 
 function step(by) {
-  const seq = Math.min(Math.max((store.at ?? store.seq) + by, 1), store.seq);
+  const seq = Math.min(Math.max((asked ?? store.at ?? store.seq) + by, 1), store.seq);
   slider.value = String(seq);
   go(seq);
 }

@@ -13,7 +13,7 @@ export function experiments(main) {
       h("span.mono", {}, one.id), badge(one.status), one.name ?? " ",
       one.pareto ? `${one.pareto.length} on the front` : one.best ? one.best.value : "no result",
       Object.values(one.counts).reduce((sum, n) => sum + n, 0),
-      one.engine_pid ? "runs" : " ",
+      one.engine_pid ? `runs${one.port ? `, portal at ${one.port}` : ""}` : " ",
       one.id === store.status?.id ? "this one" : h("button", { onclick: () => compare(one.id) }, "Compare")])),
     h("p.soft", {}, "Another one's own page opens with ", h("code", {}, "tune view ID --port 0"), ".")));
   }

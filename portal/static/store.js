@@ -1,15 +1,15 @@
 // What the page knows: the experiment's status and its trials, kept up to date by the stream, or as of an older event.
 
-/** Ask the portal; throws an Error with its sentence. */
-export async function ask(path, body) {
+/** Ask the portal; throws an Error with its sentence. `signal` ends the asking. */
+export async function ask(path, body, signal) {
   const options = body === undefined
-    ? {}
+    ? { signal }
     : { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) };
   let answer;
   try {
     answer = await fetch(path, { credentials: "same-origin", ...options });
-  } catch {
-    throw new Error("the portal does not answer");
+  } catch (error) {
+    throw signal?.aborted ? error : new Error("the portal does not answer");
   }
   const found = await answer.json().catch(() => ({}));
   if (!answer.ok) {
@@ -34,6 +34,7 @@ class Store extends EventTarget {
   #columns = [];
   #source = null;
   #now = null;
+  #showing = null;
 
   /** Begin to listen; goes on after every break by itself. */
   start() {
@@ -86,12 +87,21 @@ class Store extends EventTarget {
 
   /** Show the experiment as it was after an event; null: as it is now, and goes on. */
   async show(at) {
-    this.at = at;
+    this.#showing?.abort();
+    const showing = this.#showing = new AbortController();
     if (at === null) {
+      this.at = at;
       if (this.#now) ({ status: this.status, trials: this.trials } = this.#now);
     } else {
-      const [status, trials] = await Promise.all([ask(`/api/status?at=${at}`), ask(`/api/trials?at=${at}`)]);
-      if (this.at !== at) return; // another one was wanted meanwhile
+      let status, trials;
+      try {
+        [status, trials] = await Promise.all([`/api/status?at=${at}`, `/api/trials?at=${at}`].map((path) => ask(path, undefined, showing.signal)));
+      } catch (error) {
+        if (showing.signal.aborted) return; // another one was wanted meanwhile
+        throw error;
+      }
+      if (showing.signal.aborted) return;
+      this.at = at;
       this.#columns = trials.columns;
       this.status = status;
       this.trials = new Map(trials.rows.map((row) => [row[0], this.#object(row)]));
