@@ -83,6 +83,18 @@ def test_it_lives_and_does_what_it_is_told(bench: Bench, seen: Seen) -> None:
     page = seen.page
     expect(page.locator("#connection")).to_contain_text("live")
     expect(page.locator("#progress")).to_have_text(re.compile("^[1-9]"))  # a trial has ended, without a reload
+    at(seen, "log")
+    page.locator("#events summary").first.click(position={"x": 5, "y": 5})
+    opened = page.locator("#events details[open]")
+    seq = opened.get_attribute("data-seq")
+    expect(page.locator("#events details").first).not_to_have_attribute("data-seq", seq or "")
+    expect(opened).to_have_attribute("data-seq", seq or "")  # what comes leaves it open
+    at(seen, "overview")
+    link = page.get_by_role("link", name="hosts and slots")
+    link.focus()
+    progress = page.locator("#progress").text_content() or ""
+    expect(page.locator("#progress")).not_to_have_text(progress)
+    expect(link).to_be_focused()
     for name, value, attribute in (
         ("concurrency", "3", "trial_concurrency"),
         ("max_trials", "400", "max_trial_number"),
@@ -143,6 +155,14 @@ def test_every_view_the_past_the_keys_the_theme_and_a_phone(bench: Bench, seen: 
         assert "token" not in page.url and page.evaluate("document.cookie") == ""
         for view in (*VIEWS, "trial/5", *(f"figures/{name}" for name in FIGURES)):
             at(seen, view)
+        at(seen, "figures/parallel")
+        box = page.locator(".parallel g rect:not(.brush)").first.bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 1)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.mouse.up()
+        expect(page.get_by_role("status").filter(has_text="of 6 results")).to_be_visible()
         for key, view in (("t", "trials"), ("h", "hosts"), ("a", "api"), ("l", "log"), ("o", "overview")):
             page.keyboard.press(key)
             expect(page).to_have_url(re.compile(f"#{view}$"))
