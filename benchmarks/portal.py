@@ -68,7 +68,7 @@ async def watch(port: int, token: str, path: str, count: int) -> list[dict[str, 
     """So many connections to a stream, until the portal ends: of each the arrivals (seconds, event) and the bytes."""
 
     async def one() -> dict[str, Any]:
-        found: dict[str, Any] = {"arrivals": [], "bytes": 0}
+        found: dict[str, Any] = {"arrivals": [], "bytes": 0, "since": time.time()}
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {token}\r\n\r\n"
         writer.write(head.encode())
@@ -99,8 +99,8 @@ def viewers(port: int, token: str, path: str, count: int, into: Path) -> Iterato
         process.wait()
 
 
-def late(experiment: home.Folder, arrivals: Sequence[tuple[float, int]]) -> list[float]:
-    """How many seconds after its stamp each result of the trials was covered by an arrival."""
+def late(experiment: home.Folder, arrivals: Sequence[tuple[float, int]], since: float) -> list[float]:
+    """How many seconds after its stamp each result of the trials, from `since` on, was covered by an arrival."""
     import sqlite3
 
     connection = sqlite3.connect(f"file:{experiment.events}?mode=ro", uri=True)
@@ -108,11 +108,10 @@ def late(experiment: home.Folder, arrivals: Sequence[tuple[float, int]]) -> list
     connection.close()
     found: list[float] = []
     at = 0
-    first = arrivals[0][1]
     for seq, wall in stamps:
         while at < len(arrivals) and arrivals[at][1] < seq:
             at += 1
-        if seq > first and at < len(arrivals):
+        if wall / 1e6 > since and at < len(arrivals):
             found.append(arrivals[at][0] - wall / 1e6)
     return found
 
@@ -187,7 +186,7 @@ def lag(options: argparse.Namespace) -> None:
         events = ask_log(made, "SELECT count(*) FROM event")[0]
         for name, seen in (("pages", pages), ("facts", facts)):
             for one in seen:
-                found[name] += late(made, one["arrivals"])
+                found[name] += late(made, one["arrivals"], one["since"] + 1)
         sent = [one["bytes"] for one in pages]
         last = [one["arrivals"][-1][1] for one in (*pages, *facts)]
         took = ask_log(made, "SELECT max(wall_us) - min(wall_us) FROM event WHERE kind = 'METRIC'")[0] / 1e6
