@@ -355,3 +355,29 @@ def test_the_portal_shows_what_a_trial_writes_there(bench: Bench, server: Callab
         time.sleep(2.1)
     assert browser.get("/api/trials/0/log/stdout")["text"] == "words\n"  # the copy stays
     assert interrupted(process) == 130
+
+
+def test_a_promoted_trial_goes_where_its_checkpoint_lies(bench: Bench, server: Callable[..., Sshd]) -> None:
+    one, two = server(), server()
+    command = bench.script(
+        "import json, tune\nfrom pathlib import Path\np = tune.get_next_parameter()\n"
+        "load, save = Path(p['load_checkpoint_dir']), Path(p['save_checkpoint_dir'])\n"
+        "had = json.loads((load / 'epochs').read_text()) if (load / 'epochs').exists() else []\n"
+        "while len(had) < p['TRIAL_BUDGET']:\n"
+        "    had.append(tune.get_sequence_id())\n    tune.report_intermediate_result(len(had))\n"
+        "(save / 'epochs').write_text(json.dumps(had))\n"
+        "tune.report_final_result(-abs(p['x'] - 0.3) - 1 / len(had))\n"
+    )
+    experiment = bench.experiment(
+        trial_command=command,
+        trial_concurrency=4,
+        max_trial_number=20,
+        tuner={"name": "ASHA", "class_args": {"optimize_mode": "maximize", "min_budget": 1, "max_budget": 9}},
+        **remote(one.machine(name="one"), two.machine(name="two")),
+    )
+    state = experiment.run()
+    assert state.counts["SUCCEEDED"] == 20, [trial.reason for trial in state.made]
+    promoted = [trial for trial in state.made if trial.continues is not None]
+    assert promoted and {trial.host for trial in state.made} == {"one", "two"}
+    for trial in promoted:
+        assert trial.host == state.trial(trial.continues).host  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ import random
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -263,3 +264,36 @@ def test_what_doctor_says_of_a_host(bench: Bench, lab: Lab) -> None:
         assert closed.returncode == 1 and "can't be written" in closed.stdout
     finally:
         lab.remove(odd)
+
+
+def test_hosts_that_share_a_home(bench: Bench, lab: Lab) -> None:
+    """Each has a keeper of its own there, and no launch happens twice, over a killed engine too."""
+    shared = Path(tempfile.mkdtemp(prefix="tune-lab-", dir="/mnt"))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", shared], check=True)
+    both: list[Host] = []
+    try:
+        both += [lab.host("delta"), lab.host("epsilon")]
+        experiment = bench.experiment(
+            trial_command=fake(steps=60, sleep=0.05).replace(WITNESS, f"{shared}/witness"),
+            trial_concurrency=8,
+            max_trial_number=16,
+            **remote(bench, *both, folder=str(shared / "tune")),
+        )
+        experiment.start()
+        experiment.until(lambda state: {one.host for one in state.made if one.pid} == {"delta", "epsilon"})
+        experiment.until(lambda state: state.metrics > 30)
+        before = {one.id: (one.host, one.pid) for one in experiment.state().made if one.status == "RUNNING"}
+        experiment.kill_engine()
+        experiment.start()
+        experiment.until(lambda state: all(host.connected for host in state.hosts.values()))
+        after = {one.id: (one.host, one.pid) for one in experiment.state().made}
+        assert before.items() <= after.items()
+        assert len(list(shared.glob(f"tune/experiments/{experiment.id}/keeper.*.lock"))) == 2
+        assert experiment.finish(100).counts["SUCCEEDED"] == 16
+        bench.witness.write_bytes((shared / "witness").read_bytes())
+        experiment.check(16)
+    finally:
+        for host in both:
+            lab.remove(host)
+        subprocess.run(["umount", "-l", shared], check=True)
+        shared.rmdir()
