@@ -109,7 +109,7 @@ class Client:
 @pytest.mark.timeout(300)
 def test_no_request_makes_the_portal_fail_while_an_engine_runs(bench: Bench) -> None:
     experiment, browser = started(
-        bench, trial_command=bench.fake(steps=2000, sleep=0.05), trial_concurrency=2, max_trial_number=6
+        bench, trial_command=bench.fake(steps=100_000, sleep=0.05), trial_concurrency=2, max_trial_number=6
     )
     experiment.until(lambda state: state.counts["RUNNING"] == 2)
     client = Client(browser, "token")
