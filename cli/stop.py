@@ -9,7 +9,14 @@ from cyclopts import Parameter
 
 from ..engine import client, home
 from ..engine.requests import AskStop
-from .reading import Json, actor, note, opened_at, say, say_json
+from ..engine.state import HostState, State
+from .reading import Json, actor, note, opened_at, printable, say, say_json
+
+
+def _away(state: State) -> list[HostState]:
+    """The hosts that can't be reached and still have trials."""
+    names = {state.trial(number).host for number in state.active}
+    return [host for host in state.hosts.values() if host.name in names and not host.connected and host.reason]
 
 
 def stop(
@@ -26,6 +33,9 @@ def stop(
     with opened_at(folder) as experiment:
         in_process = experiment.state.settings.in_process
         ended = experiment.state.status if experiment.state.finished and experiment.pid is None else ""
+        for host in [] if ended else _away(experiment.state):
+            what = "its trials are given up, and ended when it is back" if force else "--force gives its trials up"
+            note(f"note: host {printable(host.name)} is away ({printable(host.reason)}): {what}")
     if ended:
         said = f"experiment {folder.id} has already ended: {ended}"
     elif asyncio.run(client.stop(folder, AskStop(actor(), force))):

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from .decide import Draft, lost_after, microseconds, phase_limit
-from .events import Kill, Launch, RequestParameter, Status
+from .events import Kill, Launch, RequestParameter, Status, TrialEnd
 from .placement import Room, claims, home_of, never, why_not
 from .reduce import open_phase
 from .state import OpenAsk, State, Trial
@@ -96,7 +96,7 @@ def intents(state: State, code: Callable[[], str]) -> list[Draft]:
             Draft(Kill(state.trial(number).attempt, "stop", state.stopping), number)
             for number in state.active
             if not state.trial(number).kill
-        ]
+        ] or _given_up(state)
         if not drafts and not state.active:
             drafts = [Draft(Status("STOPPED", f"stopped by {state.stopping}", state.clock))]
         return drafts
@@ -110,6 +110,20 @@ def intents(state: State, code: Callable[[], str]) -> list[Draft]:
         return drafts
     drafts = _asks(state)
     return drafts or status_due(state)
+
+
+def _given_up(state: State) -> list[Draft]:
+    """When a stop is forced: the trials on hosts that can't be reached. They are ended when their host is back, or by
+    its keeper, after the lease."""
+    if not state.force:
+        return []
+    drafts: list[Draft] = []
+    for trial in map(state.trial, state.active):
+        host = state.hosts.get(trial.host)
+        if host is not None and not host.connected and host.reason:
+            reason = f"given up by a forced stop: host {host.name} is away ({host.reason})"
+            drafts.append(Draft(TrialEnd(trial.attempt, "LOST", reason=reason, clock=state.clock), trial.number))
+    return drafts
 
 
 def no_more_trials(state: State) -> str:

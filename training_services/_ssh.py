@@ -29,6 +29,7 @@ CONNECT = 20.0  # seconds to be let in
 MISSED = 3  # signs of life that may stay away
 ANSWER = 60.0  # seconds for an order
 NOISE = 1 << 20  # bytes that a login shell may print before it lets us speak
+LONGEST = 8 << 20  # bytes of an answer
 _PIECE = 1 << 18
 
 
@@ -290,8 +291,8 @@ class Session:
             if end:
                 self._rest = rest
                 return line
-            if not mark and len(self._rest) > NOISE:
-                raise Unreachable("its login shell prints without end, and never runs the command")
+            if len(self._rest) > (LONGEST if mark else NOISE):
+                raise Unreachable("it prints without end, and never answers")
             data = await self.process.stdout.read(_PIECE)
             if not data:
                 raise await self._ended(before)

@@ -381,3 +381,34 @@ def test_a_promoted_trial_goes_where_its_checkpoint_lies(bench: Bench, server: C
     assert promoted and {trial.host for trial in state.made} == {"one", "two"}
     for trial in promoted:
         assert trial.host == state.trial(trial.continues).host  # type: ignore[arg-type]
+
+
+def test_a_forced_stop_does_not_wait_for_a_host_that_is_away(bench: Bench, server: Callable[..., Sshd]) -> None:
+    one = server()
+    experiment = bench.experiment(
+        trial_command=bench.script("import time, tune\ntune.get_next_parameter()\ntime.sleep(3600)\n"),
+        max_trial_number=1,
+        **remote(one.machine()),
+    )
+    experiment.start()
+    running = experiment.until(lambda state: state.counts["RUNNING"] == 1)
+    pid = running.made[0].pid
+    one.stop()
+    experiment.until(lambda state: not state.hosts["127.0.0.1"].connected)
+    done = bench.tune("stop", experiment.id, "--force")
+    assert done.returncode == 0 and "is away" in done.stderr
+    state = experiment.state()
+    assert (state.status, state.made[0].status) == ("STOPPED", "LOST") and "given up" in state.made[0].reason
+    assert pid is not None and Path(f"/proc/{pid}").exists()  # nobody could tell it
+    one.start()
+    experiment.run()  # a resume: the host is back, and hears of it
+    assert gone(pid, 30)
+
+
+def test_an_answer_without_end_is_not_read_on(bench: Bench, server: Callable[..., Sshd], tmp_path: Path) -> None:
+    endless = tmp_path / "endless"
+    endless.write_text("#!/bin/sh\nexec yes noise\n")
+    endless.chmod(0o755)
+    one = server(f"ForceCommand {endless}")
+    refused = bench.tune("create", bench.config_file(**remote(one.machine())))
+    assert refused.returncode == 1 and "prints without end" in refused.stderr
