@@ -39,6 +39,7 @@ INTENTS = {
     ),
     "LAUNCH": ("a trial is ready, a slot is free and a host is connected", ["LAUNCHED", "TRIAL_END"]),
     "KILL": ("the experiment is stopped, for each active trial that has none", ["TRIAL_END"]),
+    "TRIAL_END": ("a stop is forced, for each trial on a host that is away: it is LOST", []),
     "STATUS": ("a limit or the end is reached, a brake holds (PAUSED), or all has stopped", []),
 }
 # A command: the requests that may answer it. Nobody answers an empty one: it may be said again at any time.

@@ -38,7 +38,7 @@ def test_what_is_read_off_the_code_is_so(script: ModuleType) -> None:
     assert found.facts["Reported"] == ["REQUEST_PARAMETER", "METRIC"]  # through two functions
     assert found.facts["SaysExhausted"] == ["EXHAUSTED"]  # imported by another name
     assert found.facts["Due"] == ["TICK", "KILL", "TRIAL_END", "SET_ASIDE"]
-    assert found.intents == ["STATUS", "REQUEST_PARAMETER", "LAUNCH", "KILL"]
+    assert found.intents == ["STATUS", "REQUEST_PARAMETER", "LAUNCH", "KILL", "TRIAL_END"]
     assert found.opening == ["EXPERIMENT", "ENGINE_STARTED"]
     assert found.queues["METRIC"] == ["news"]  # it stands before the match
     assert found.queues["HOST"] == ["claimed", "lost", "probe", "stop"]

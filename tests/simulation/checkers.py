@@ -134,7 +134,8 @@ class Ledger:
                     host = self.launches[key]["host"]
                     self.lost_at[key] = (host, now)
                     away = (body["clock"] - self.silent.get(host, math.inf)) / 1e6
-                    if away < self.settings.lease + 2 * self.settings.grace - 0.01:
+                    given_up = self.forced and host in self.silent  # by a forced stop, which waits for nobody
+                    if away < self.settings.lease + 2 * self.settings.grace - 0.01 and not given_up:
                         self.complain("P4", f"launch {key} is LOST after {away:.3f} s")
 
     def met_again(self, key: tuple[int, int]) -> bool:
