@@ -24,13 +24,14 @@ import select
 import shutil
 import signal
 import socket
+import sqlite3
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from replay import write
 from side_by_side import ask_log, finish, folder
@@ -51,10 +52,8 @@ tune.report_final_result(1.0)
 """
 NO_OP = "import tune\ntune.get_next_parameter()\ntune.report_final_result(1)\n"
 TRIALS = 8  # at once, in the paced experiment
-SPAN = (
-    "SELECT (SELECT max(wall_us) FROM event WHERE kind = 'TRIAL_END') - "
-    "(SELECT min(wall_us) FROM event WHERE kind = 'LAUNCH')"
-)
+ENDED = "SELECT wall_us FROM event WHERE kind = 'TRIAL_END' ORDER BY seq LIMIT 1 OFFSET {number}"
+STARTING = 2.0  # seconds in which a portal has started
 PATIENCE = 120.0  # seconds until something that must happen counts as not happening
 
 
@@ -101,8 +100,6 @@ def viewers(port: int, token: str, path: str, count: int, into: Path) -> Iterato
 
 def late(experiment: home.Folder, arrivals: Sequence[tuple[float, int]], since: float) -> list[float]:
     """How many seconds after its stamp each result of the trials, from `since` on, was covered by an arrival."""
-    import sqlite3
-
     connection = sqlite3.connect(f"file:{experiment.events}?mode=ro", uri=True)
     stamps = connection.execute("SELECT seq, wall_us FROM event WHERE kind = 'METRIC' ORDER BY seq").fetchall()
     connection.close()
@@ -144,8 +141,8 @@ def begin(base: Path, trial: str, *, portal: bool, **fields: Any) -> tuple[home.
     return made, port
 
 
-def paced(base: Path, seconds: float, rate: int, count: int) -> tuple[home.Folder, float, list[list[dict[str, Any]]]]:
-    """Run the paced experiment with so many viewers (0: without a portal); the engine's CPU seconds, what was seen."""
+def paced(base: Path, seconds: float, rate: int, count: int) -> tuple[home.Folder, Taken, list[list[dict[str, Any]]]]:
+    """Run the paced experiment with so many viewers (0: without a portal); the CPU time it took, what was seen."""
     trial = PACED.format(seconds=seconds, rate=rate / TRIALS)
     fields = {"max_trial_number": TRIALS, "trial_concurrency": TRIALS}
     made, port = begin(base, trial, portal=count > 0, **fields)
@@ -154,26 +151,43 @@ def paced(base: Path, seconds: float, rate: int, count: int) -> tuple[home.Folde
         if count:
             stack.enter_context(viewers(port, "token", "/api/stream", count, pages))
             stack.enter_context(viewers(port, "token", "/api/log/stream", 1, facts))
-        cpu = _cpu_until_it_ends(made)
+        taken = _until_it_ends(made)
     finish(made)
-    return made, cpu, [json.loads(path.read_text()) for path in (pages, facts)] if count else []
+    return made, taken, [json.loads(path.read_text()) for path in (pages, facts)] if count else []
 
 
-def _cpu_until_it_ends(experiment: home.Folder) -> float:
-    """CPU seconds that the engine has taken when it ends."""
-    pid = client.engine_pid(experiment)
-    taken = 0.0
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return taken
-        if fields[0] == "Z":
-            return taken
-        taken = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+class Taken(NamedTuple):
+    """CPU seconds of the engine, and the share of a core that its portal took once it had started."""
+
+    engine: float
+    portal: float
+
+
+def _until_it_ends(experiment: home.Folder) -> Taken:
+    """Wait for the end of the experiment; what its processes took until then."""
+    pid, portal = client.engine_pid(experiment), _portal_of(experiment)
+    engine = 0.0
+    first = last = (0.0, 0.0)  # when, and what the portal had taken by then
+    begun = time.monotonic()
+    while (now := time.monotonic()) < begun + PATIENCE:
+        taken, of_portal = _cpu(pid), _cpu(portal)
+        if taken == 0.0:
+            return Taken(engine, (last[1] - first[1]) / max(last[0] - first[0], 0.1))
+        engine = taken
+        if of_portal:
+            first = first if now > begun + STARTING else (now, of_portal)
+            last = (now, of_portal)
         time.sleep(0.02)
     raise SystemExit(f"{experiment.id} does not end")
+
+
+def _cpu(pid: int | None) -> float:
+    """CPU seconds of a process, 0 when it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return 0.0 if fields[0] == "Z" else (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 # -- measures ---------------------------------------------------------------------------------------------------------
@@ -208,11 +222,14 @@ def cost(options: argparse.Namespace) -> None:
     """What viewers cost the engine."""
     cpu: dict[int, list[float]] = {0: [], options.viewers: []}
     pace: dict[int, list[float]] = {0: [], options.viewers: []}
+    share: list[float] = []
     for turn in range(options.rounds):
         for count in (0, options.viewers) if turn % 2 == 0 else (options.viewers, 0):
             with folder() as base:
                 made, taken, _ = paced(base, options.seconds / 3, options.rate, count)
-                cpu[count].append(1e6 * taken / ask_log(made, "SELECT count(*) FROM event")[0])
+                if count:
+                    share.append(100 * taken.portal)
+                cpu[count].append(1e6 * taken.engine / ask_log(made, "SELECT count(*) FROM event")[0])
             with folder() as base:
                 pace[count].append(_no_ops(base, options.trials, count))
     for what, unit, measured, sign in (
@@ -224,15 +241,17 @@ def cost(options: argparse.Namespace) -> None:
         row(f"{what}, no portal", f"{none:.1f} {unit}")
         row(f"{what}, {options.viewers} viewers", f"{many:.1f} {unit}")
         row("  slower by, median of the pairs", f"{100 * statistics.median(each):.1f} %", "< 5 %")
+    row(f"portal's CPU time meanwhile, {options.viewers} viewers", f"{statistics.median(share):.0f} % of a core")
 
 
 def _no_ops(base: Path, trials: int, count: int) -> float:
-    """No-op trials a second."""
+    """No-op trials a second, in the second half: until then the portal starts, and that takes a second of a core."""
     made, port = begin(base, NO_OP, portal=count > 0, max_trial_number=trials, trial_concurrency=2)
     with viewers(port, "token", "/api/stream", count, base / "seen.json") if count else contextlib.nullcontext():
-        _cpu_until_it_ends(made)
+        _until_it_ends(made)
     finish(made)
-    return trials / (ask_log(made, SPAN)[0] / 1e6)
+    half, last = (ask_log(made, ENDED.format(number=number))[0] for number in (trials // 2, trials - 1))
+    return (trials - 1 - trials // 2) / ((last - half) / 1e6)
 
 
 THERE = """() => new Promise((done) => {
@@ -275,8 +294,7 @@ def page(options: argparse.Namespace) -> None:
             _answers(port)
             row(f"portal of {options.events:,} events until it answers", f"{time.perf_counter() - begin_:.2f} s")
             _look(executable, url, options)
-            portal = _portal_of(made)
-            row("memory of the portal's process", f"{_resident(portal):.0f} MB")
+            row("memory of the portal's process", f"{_resident(_portal_of(made)):.0f} MB")
         finally:
             process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -327,19 +345,19 @@ def _answers(port: int) -> None:
     raise SystemExit("the portal does not answer")
 
 
-def _portal_of(experiment: home.Folder) -> int:
-    """The pid of the portal's process."""
+def _portal_of(experiment: home.Folder) -> int | None:
+    """The pid of the portal's process; None without one."""
     wanted = os.fsencode(experiment.path)
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             words = entry.read_bytes().split(b"\0")
             if wanted in words and b"tune.portal.server" in words:
                 return int(entry.parent.name)
-    raise SystemExit("the portal's process is not there")
+    return None
 
 
-def _resident(pid: int) -> float:
-    """Megabytes of resident memory."""
+def _resident(pid: int | None) -> float:
+    """Megabytes of resident memory of a process that is there."""
     return int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[0]) / 1000
 
 
@@ -349,17 +367,21 @@ MEASURES = {"lag": lag, "cost": cost, "page": page}
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", choices=[*MEASURES, []], metavar="NAME", help="lag, cost, page")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(MEASURES))
     parser.add_argument("--viewers", type=int, default=20)
     parser.add_argument("--rate", type=int, default=1000, help="events a second")
     parser.add_argument("--seconds", type=float, default=15.0, help="of the paced experiment")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--trials", type=int, default=60, help="no-op trials of a round")
+    parser.add_argument("--trials", type=int, default=120, help="no-op trials of a round")
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--short", action="store_true", help="a quick look: 1 round, 5 s, 100,000 events")
     options = parser.parse_args()
+    unknown = [name for name in options.names if name not in MEASURES]
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}; allowed: {', '.join(MEASURES)}")
     if options.short:
         options.rounds, options.seconds, options.events = 1, 5.0, 100_000
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     for name in options.names or MEASURES:
         MEASURES[name](options)
 

@@ -4,6 +4,7 @@ import { card, fill, grid, h } from "./dom.js";
 import { ask } from "./store.js";
 
 const PATHS = ["/openapi.json", "/openapi/openapi.json"];
+const ERROR = '{"error": ..., "hint": ...}';
 const DEEP = 6; // levels of a shape that are shown
 
 export function api(main) {
@@ -33,7 +34,7 @@ function route(found, path, method, one) {
     body ? [h("h2", {}, "Body"), h("pre", {}, JSON.stringify(example(found, body), null, 1))] : null,
     h("h2", {}, "Answers"), grid(["code", "", "shape"], Object.entries(one.responses).map(([code, answer]) => {
       const shape = Object.values(answer.content ?? {})[0]?.schema;
-      return [code, answer.description ?? " ", shape ? h("pre", {}, JSON.stringify(example(found, shape), null, 1)) : " "];
+      return [code, answer.description ?? " ", !shape ? " " : code >= "400" ? ERROR : h("pre", {}, JSON.stringify(example(found, shape), null, 1))];
     })),
     method === "get" && !path.includes("stream") ? attempt(path, takes) : null);
 }
