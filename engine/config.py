@@ -94,6 +94,30 @@ class Terms(Struct, frozen=True, kw_only=True):
     gpu_indices: list[int] | None = None  # None: all
 
 
+class SharedStorage(Struct, frozen=True, kw_only=True):
+    """Files that all hosts have in common: a directory that each of them mounts, or blobs that the engine carries.
+
+    Secrets are references: "env:NAME" or "file:PATH".
+    """
+
+    storage_type: Literal["NFS", "AzureBlob"]
+    local_mounted: Literal["usermount", "tunemount", "nomount"] = "usermount"  # by the user, by us, or not here at all
+    remote_mounted: Literal["usermount", "tunemount"] = "tunemount"
+    local_mount_point: str | None = None  # absolute
+    remote_mount_point: str | None = None  # absolute, the same on all machines
+    nfs_server: str | None = None
+    exported_directory: str | None = None
+    storage_account_name: str | None = None
+    storage_account_key: str | None = None  # a reference
+    connection_string: str | None = None  # a reference; instead of name and key
+    container_name: str | None = None
+
+    @property
+    def is_mounted(self) -> bool:
+        """Whether hosts see it as a directory."""
+        return self.storage_type == "NFS"
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """One experiment, resolved. Durations are texts such as "40m"; None means no limit, or not given."""
 
@@ -128,6 +152,16 @@ class Config(Struct, frozen=True, kw_only=True):
     assessor: Algorithm | None = None
     training_service: TrainingService | list[TrainingService] = TrainingService()  # several: hybrid
     tuner_gpu_indices: list[int] | None = None
+    shared_storage: SharedStorage | None = None
+
+    @property
+    def secret_variables(self) -> list[str]:
+        """The environment variables that hold secrets: no trial gets them."""
+        storage = self.shared_storage
+        given = [] if storage is None else [storage.storage_account_key, storage.connection_string]
+        for own in self.training_services:
+            given += [one for machine in own.machine_list for one in (machine.password, machine.ssh_passphrase)]
+        return sorted({one.removeprefix("env:") for one in given if one is not None and one.startswith("env:")})
 
     @property
     def training_services(self) -> list[TrainingService]:
@@ -148,7 +182,7 @@ class Config(Struct, frozen=True, kw_only=True):
     def shares_files(self) -> bool:
         """Whether a trial finds another one's checkpoint wherever it runs."""
         services = self.training_services
-        return len(services) == 1 and services[0].platform == "local"
+        return self.shared_storage is not None or (len(services) == 1 and services[0].platform == "local")
 
     @property
     def in_process(self) -> bool:

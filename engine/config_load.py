@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 
 from . import registry
-from .config import Algorithm, Config, Machine, TrainingService, seconds
+from .config import Algorithm, Config, Machine, SharedStorage, TrainingService, seconds
 from .config_file import Place, Source, is_list, is_table, not_plain, read, said
 from .errors import UsageError
 from .registry import fold
@@ -183,6 +183,34 @@ def _ip(value: Any) -> str:
         return str(ipaddress.ip_address(_text(value)))
     except ValueError:
         raise _Wrong(f"found {_shown(value)}; allowed: an IP address of this host, such as 127.0.0.1") from None
+
+
+def _absolute(value: Any) -> str:
+    text = _text(value)
+    if not text.startswith("/") or ".." in text.split("/") or any(ord(one) < 32 for one in text):
+        raise _Wrong(f"found {_shown(value)}; allowed: an absolute path")
+    return text.rstrip("/") or "/"
+
+
+def _storage_type(value: Any) -> str:
+    return {"nfs": "NFS", "azureblob": "AzureBlob"}[_one_of("nfs", "azureblob")(value)]
+
+
+def _mounted(value: Any) -> str:
+    chosen = _one_of("usermount", "tunemount", "nnimount", "nomount")(value)
+    return "tunemount" if chosen == "nnimount" else chosen
+
+
+def _mounted_there(value: Any) -> str:
+    chosen = _one_of("usermount", "tunemount", "nnimount")(value)
+    return "tunemount" if chosen == "nnimount" else chosen
+
+
+def _container(value: Any) -> str:
+    text = _text(value)
+    if not re.fullmatch(r"[a-z0-9](-?[a-z0-9]){2,62}", text):
+        raise _Wrong(f"found {_shown(value)}; allowed: 3 to 63 small letters and digits, with single hyphens between")
+    return text
 
 
 def _jump(value: Any) -> str:
@@ -343,6 +371,19 @@ _MACHINE: dict[str, Callable[[Any], Any]] = {
     "gpu_indices": _indices,
     "env": _environment,
 }
+_STORAGE: dict[str, Callable[[Any], Any]] = {
+    "storage_type": _storage_type,
+    "local_mounted": _mounted,
+    "remote_mounted": _mounted_there,
+    "local_mount_point": _text,
+    "remote_mount_point": _absolute,
+    "nfs_server": _address,
+    "exported_directory": _absolute,
+    "storage_account_name": _address,
+    "storage_account_key": _reference,
+    "connection_string": _reference,
+    "container_name": _container,
+}
 # NNI 1.x, folded, and where it stands today
 _V1_TOP = {
     "maxexecduration": "max_experiment_duration",
@@ -378,6 +419,7 @@ _SECTIONS: dict[str, Mapping[str, Callable[[Any], Any]]] = {
     "tuner": _ALGORITHM,
     "training_service": _SERVICE,
     "machine": _MACHINE,
+    "shared_storage": _STORAGE,
 }
 
 
@@ -454,6 +496,7 @@ class _Reader:
         fields = self.top()
         values = self.checked(fields, _CHECKS, ())
         service = self.services(values.pop("training_service", None), values)
+        storage = self.storage(values.pop("shared_storage", None), service)
         advisor = values.pop("advisor", None)
         if advisor is not None:
             clash = [name for name in ("tuner", "assessor") if name in values]
@@ -479,6 +522,7 @@ class _Reader:
             tuner=tuner,
             assessor=assessor,
             training_service=service,
+            shared_storage=storage,
             optimize_mode=mode,  # type: ignore[arg-type]  # mode() gives one of the two
             **values,
         )
@@ -769,6 +813,73 @@ class _Reader:
             made.append(Machine(**fields))
         return made
 
+    def storage(
+        self, data: dict[str, Any] | None, service: TrainingService | list[TrainingService]
+    ) -> SharedStorage | None:
+        """What all hosts have in common."""
+        if data is None:
+            return None
+        before = len(self.errors)
+        known = self.section("shared_storage", data, _STORAGE, {})
+        if "storage_type" not in known:
+            if ("shared_storage", "storage_type") not in self.places and "storage_type" not in self.meant:
+                self.wrong(self.place("shared_storage"), "storage_type is missing; allowed: NFS, AzureBlob")
+            return None
+        if "local_mount_point" in known:
+            known["local_mount_point"] = str(self.path(known["local_mount_point"]))
+        found = SharedStorage(**known)
+        if len(self.errors) == before:
+            platforms = [one.platform for one in ([service] if isinstance(service, TrainingService) else service)]
+            unable = [one for one in platforms if one not in ("local", "remote")]
+            if unable:
+                self.wrong(self.place("shared_storage"), f"not yet on the platform {unable[0]}; allowed: local, remote")
+            elif found.is_mounted:
+                self.mounts(found, platforms)
+            else:
+                self.blobs(found)
+        return found
+
+    def mounts(self, found: SharedStorage, platforms: list[str]) -> None:
+        """Note what is missing for a directory that hosts mount."""
+
+        def needs(name: str, why: str) -> None:
+            if getattr(found, name) is None and name not in self.meant:
+                self.wrong(self.place("shared_storage"), f"{name} is missing; {why}")
+
+        here = found.local_mounted != "nomount"
+        if here:
+            needs("local_mount_point", "it is where the storage is mounted on this host (or local_mounted = nomount)")
+        elif "local" in platforms:
+            at = self.place("shared_storage", "local_mounted")
+            self.wrong(at, "found nomount, but trials run on this host too; allowed: usermount, tunemount")
+        ours = found.local_mounted == "tunemount"
+        if "remote" in platforms:
+            needs("remote_mount_point", "it is where the storage is mounted on the machines")
+            ours = ours or found.remote_mounted == "tunemount"
+        if ours:
+            needs("nfs_server", "it is the server's name or address, for mount (or *_mounted = usermount)")
+            needs("exported_directory", "it is what the server exports, for mount (or *_mounted = usermount)")
+        for name in ("storage_account_name", "storage_account_key", "connection_string", "container_name"):
+            if getattr(found, name) is not None:
+                self.wrong(self.place("shared_storage", name), "not used by NFS; allowed: to leave it out")
+
+    def blobs(self, found: SharedStorage) -> None:
+        """Note what is missing for blobs; what says how to mount is left alone, since nothing is mounted."""
+        at = self.place("shared_storage")
+        if found.container_name is None and "container_name" not in self.meant:
+            self.wrong(at, "container_name is missing; it is the container that holds the experiment's blobs")
+        if found.connection_string is None:
+            for name in ("storage_account_name", "storage_account_key"):
+                if getattr(found, name) is None and name not in self.meant:
+                    self.wrong(at, f"{name} is missing; allowed: it, or a connection_string")
+        elif found.storage_account_key is not None:
+            self.wrong(at, "found storage_account_key and connection_string; allowed: one of them")
+        mounts = [name for name in found.__struct_fields__ if "mount" in name]
+        places = [("shared_storage", name) for name in [*mounts, "nfs_server", "exported_directory"]]
+        given = [said(self.places[place]) for place in places if place in self.places]
+        if given:
+            self.notes.append(f"{', '.join(given)}: not used; no host mounts blobs, the engine carries them")
+
     def mode(self, given: str | None, tuner: Algorithm, objectives: Mapping[str, str] | None) -> str:
         """What is better, larger or smaller: the tuner's argument, the field, NNI's default for its file, maximize.
 
@@ -829,8 +940,6 @@ class _Reader:
     def leave_out(self, values: dict[str, Any]) -> None:
         """Take away what is accepted but has no place in a config, saying so."""
         values.pop("use_annotation", None)
-        if values.pop("shared_storage", None) is not None:
-            self.wrong(self.place("shared_storage"), "not yet; allowed: to leave it out")
         if values.pop("nni_manager_ip", None) is not None:
             self.notes.append("nni_manager_ip: not used (no trial ever connects to the engine's host by its address)")
         if values.pop("experiment_working_directory", None) is not None:

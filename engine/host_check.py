@@ -12,14 +12,14 @@ from .config import Config, TrainingService
 from .errors import TuneError
 
 T = TypeVar("T")
-Check = Callable[[TrainingService], Awaitable[list[TuneError]]]
+Check = Callable[[TrainingService, Config], Awaitable[list[TuneError]]]
 Clear = Callable[[TrainingService, str], Awaitable[list[str]]]
 
 
 def check_hosts(config: Config) -> list[str]:
     """Notes on the hosts that can't be used now; `TuneError` when none can.
 
-    A training service may have `async problems(own)`: an error for each of its hosts that can't be used.
+    A training service may have `async problems(own, config)`: an error for each of its hosts that can't be used.
     """
     problems: list[TuneError] = []
     able = 0
@@ -29,8 +29,8 @@ def check_hosts(config: Config) -> list[str]:
         if check is None:
             able += 1
             continue
-        found = _run(check(own))
-        able += len(own.machine_list) - len(found)
+        found = _run(check(own, config))
+        able += max(len(own.machine_list), 1) - len(found)
         problems += found
     if problems and not able:
         first = problems[0]

@@ -459,7 +459,7 @@ class Engine:
             settings.trial_command,
             settings.trial_code_directory,
             {"TUNE_EXPERIMENT_ID": state.id, "NNI_EXP_ID": state.id},
-            [],
+            settings.secret_variables,
             python_folder(settings.python),
             settings.multi_phase,
             trial.devices if settings.trial_gpu_number is not None else None,

@@ -267,7 +267,35 @@ def test_advisor_is_folded_into_the_tuner() -> None:
         ("use_annotation = true", "use_annotation: found true: not yet"),
         ("training_service = { platform = 'kubeflow' }", "found 'kubeflow': not yet; allowed: local"),
         ("training_service = { platform = 'loco' }", "found 'loco': unknown platform; allowed: local"),
-        ("shared_storage = { storage_type = 'NFS' }", "shared_storage: not yet"),
+        (
+            "shared_storage = { storage_type = 'NFZ' }",
+            "storage_type: found 'NFZ'; allowed: nfs, azureblob",
+        ),
+        ("shared_storage = { nfs_server = 'x' }", "shared_storage: storage_type is missing"),
+        ("shared_storage = { storage_type = 'NFS' }", "shared_storage: local_mount_point is missing"),
+        (
+            "shared_storage = { storage_type = 'NFS', local_mounted = 'nomount' }",
+            "shared_storage.local_mounted: found nomount, but trials run on this host too",
+        ),
+        (
+            "shared_storage = { storage_type = 'NFS', local_mount_point = 'x', local_mounted = 'tunemount' }",
+            "shared_storage: nfs_server is missing",
+        ),
+        (
+            "[shared_storage]\nstorage_type = 'NFS'\nexported_directory = 'x'",
+            "exported_directory: found 'x'",
+        ),
+        ("[shared_storage]\nstorage_type = 'NFS'\nnfs_server = '-o x'", "shared_storage.nfs_server: found '-o x'"),
+        ("[shared_storage]\nstorage_type = 'AzureBlob'", "container_name is missing"),
+        ("[shared_storage]\nstorage_type = 'AzureBlob'\ncontainer_name = 'X'", "container_name: found 'X'; allowed: 3"),
+        (
+            "[shared_storage]\nstorage_type = 'AzureBlob'\ncontainer_name = 'abc'\nstorage_account_name = 'a'",
+            "storage_account_key is missing; allowed: it, or a connection_string",
+        ),
+        (
+            "[shared_storage]\nstorage_type = 'AzureBlob'\nstorage_account_key = 'c2VjcmV0'",
+            "storage_account_key: found it written out",
+        ),
         ("log_level = 'inof'", "did you mean info?"),
         ("python = 'no/such/python'", "python: "),
         ("seed = 99999999999999999999", "seed: the integer needs more than 64 bits"),
@@ -664,3 +692,40 @@ def test_a_platform_that_knows_no_listener_has_no_tcp_channel(monkeypatch: pytes
 
     monkeypatch.setattr(registry, "training_service_class", lambda name: Old)
     assert "channel: not yet on the platform local; allowed: to leave it out" in wrong(training_service=service())
+
+
+def test_shared_storage_in_the_words_of_nni(tmp_path: Path) -> None:
+    nfs = made(
+        sharedStorage={
+            "storageType": "NFS",
+            "localMountPoint": str(tmp_path),
+            "remoteMountPoint": "/mnt/tune/",
+            "localMounted": "nnimount",
+            "nfsServer": "10.0.0.3",
+            "exportedDirectory": "/export",
+        }
+    )
+    found = nfs.shared_storage
+    assert found is not None and nfs.shares_files and decode(encode(nfs)) == nfs
+    assert (found.local_mounted, found.remote_mounted, found.remote_mount_point) == (
+        *("tunemount", "tunemount"),
+        "/mnt/tune",
+    )
+    blobs, notes = config_load.from_mapping(
+        {
+            "search_space": SPACE,
+            "trial_command": "true",
+            "max_trial_number": 1,
+            "sharedStorage": {
+                "storageType": "AzureBlob",
+                "localMounted": "nnimount",
+                "storageAccountName": "account",
+                "storageAccountKey": "env:KEY",
+                "containerName": "trials",
+            },
+        },
+        tmp_path,
+    )
+    assert blobs.shared_storage is not None and not blobs.shared_storage.is_mounted and blobs.shares_files
+    assert any("sharedStorage.localMounted: not used" in note for note in notes)
+    assert not made().shares_files

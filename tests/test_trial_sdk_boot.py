@@ -229,3 +229,69 @@ def test_the_text_is_plain_enough_for_an_old_python() -> None:
     import ast
 
     ast.parse(Path(boot.__file__).read_text(), feature_version=(3, 8))
+
+
+# -- a directory that hosts have in common ----------------------------------------------------------------------------
+def mount_that(tmp_path: Path, script: str) -> dict[str, str]:
+    """A PATH in which `mount` and `sudo` do this."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("mount", "sudo"):
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    return {"PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+def shared(host: Host, point: Path, source: str = "server:/export") -> dict[str, Any]:
+    return host("share", point=str(point), source=source, folder="tune/one", write="mark")
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo mount.nfs: Connection refused >&2; exit 32", "Connection refused"),
+        ("exit 0", "mount has said nothing"),
+    ],
+)
+def test_a_mount_that_fails_is_said(tmp_path: Path, script: str, said: str) -> None:
+    host = Host(tmp_path, **mount_that(tmp_path, f'[ "$3" = mkdir ] && shift 2 && exec "$@"\n{script}'))
+    try:
+        (tmp_path / "mnt").mkdir()
+        answer = shared(host, tmp_path / "mnt")
+        assert not answer["ok"] and said in answer["error"] and str(tmp_path / "mnt") in answer["error"]
+        assert not list((tmp_path / "mnt").iterdir())
+    finally:
+        host.close()
+
+
+def test_a_plain_folder_is_no_shared_storage(host: Host, tmp_path: Path) -> None:
+    answer = shared(host, tmp_path, "")
+    assert not answer["ok"] and "no mount" in answer["error"] and "tunemount" in answer["error"]
+    assert "doesn't exist" in shared(host, tmp_path / "none", "")["error"]
+    assert not (tmp_path / "tune").exists()
+
+
+def test_a_server_that_is_away_is_not_waited_for_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = mount_that(tmp_path, "exec sleep 100")
+    monkeypatch.setenv("PATH", variables["PATH"])
+    monkeypatch.setattr(boot, "MOUNT", 0.2)
+    (tmp_path / "mnt").mkdir()
+    with pytest.raises(boot.Fault, match=r"server:/export .*mnt: no answer within 0\.2 s"):
+        boot.share({"point": str(tmp_path / "mnt"), "source": "server:/export", "folder": "tune/one"})
+
+
+def test_marks_are_left_found_and_removed(host: Host) -> None:
+    """On a mount that is there anyway: a file system in memory."""
+    base = Path("/dev/shm")
+    if not os.path.ismount(base):
+        pytest.skip("needs /dev/shm")
+    order = {"point": str(base), "source": "", "folder": f"tune-{os.getpid()}/one"}
+    try:
+        assert host("share", **order, write="a")["missing"] == []
+        found = host("share", **order, read=["a", "b"], remove=["a"])
+        assert found["missing"] == ["b"] and found["kind"] == "tmpfs"
+        assert found["folder"] == f"{base}/tune-{os.getpid()}/one"
+        assert host("share", **order, read=["a"], clear=True)["missing"] == ["a"]
+        assert not (base / order["folder"]).exists()
+    finally:
+        (base / f"tune-{os.getpid()}").rmdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
 import io
@@ -114,6 +115,22 @@ def _tar(files: list[tuple[Path, str]]) -> BinaryIO:
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
     return output  # type: ignore[return-value]  # typeshed's name for it is not BinaryIO
+
+
+class Code:
+    """The trials' code, packed when a host first wants it: what all hosts run while this engine runs."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._packed: Packed | None = None
+        self._guard = asyncio.Lock()
+
+    async def packed(self) -> Packed:
+        """The code. `TuneError` when it is too much."""
+        async with self._guard:
+            if self._packed is None:
+                self._packed = await asyncio.to_thread(code, self._directory)
+            return self._packed
 
 
 # -- the SDK ----------------------------------------------------------------------------------------------------------

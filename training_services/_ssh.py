@@ -24,10 +24,12 @@ import asyncssh
 from ..engine.config import Machine, seconds
 from ..engine.errors import TuneError
 from ..trial_sdk.boot import COMMAND
+from ._pack import Packed
 
 CONNECT = 20.0  # seconds to be let in
 MISSED = 3  # signs of life that may stay away
 ANSWER = 60.0  # seconds for an order
+UPLOAD = 600.0  # seconds for a machine to take in what is sent
 NOISE = 1 << 20  # bytes that a login shell may print before it lets us speak
 LONGEST = 8 << 20  # bytes of an answer
 _PIECE = 1 << 18
@@ -233,8 +235,10 @@ def _said(error: BaseException) -> str:
 class Session:
     """boot.py, running on a machine: orders in, answers out."""
 
-    def __init__(self, process: asyncssh.SSHClientProcess[bytes], mark: bytes) -> None:
+    def __init__(self, process: asyncssh.SSHClientProcess[bytes], mark: bytes, dead_after: float) -> None:
+        """`dead_after`: seconds without a sign of life until the connection counts as lost."""
         self.process = process
+        self.dead_after = dead_after
         self._mark = mark
         self._rest = b""
 
@@ -320,6 +324,23 @@ class _NoPython(Unreachable):
     """There is no such program."""
 
 
+async def put(opened: Session, folder: str, path: str, packed: Packed, check: str = "") -> str:
+    """Have something there, sent only when it is not: its whole path."""
+    answer = await opened.order(
+        "put",
+        folder=folder,
+        path=path,
+        size=packed.size,
+        digest=packed.digest,
+        check=check,
+        stall=max(10.0, 2 * opened.dead_after),
+    )
+    if answer.get("send"):
+        await opened.send(packed.pieces())
+        answer = await opened.answer(UPLOAD)
+    return str(answer["path"])
+
+
 @contextlib.asynccontextmanager
 async def session(connection: asyncssh.SSHClientConnection, machine: Machine) -> AsyncGenerator[Session, None]:
     """boot.py, running on the machine while the block does."""
@@ -339,8 +360,8 @@ async def open_session(connection: asyncssh.SSHClientConnection, machine: Machin
             process = await connection.create_process(f"{python} {COMMAND}", encoding=None, term_type=None)
         except (asyncssh.Error, OSError) as error:
             raise Unreachable(f"{_where(machine)} runs no command: {_said(error)}") from error
-        opened = Session(process, mark)
-        process.stdin.write(base64.b64encode(_text()) + b"\n" + mark + b"\n")
+        opened = Session(process, mark, MISSED * seconds(machine.keepalive))
+        process.stdin.write(base64.b64encode(boot_text()) + b"\n" + mark + b"\n")
         try:
             await opened.order("hello")
         except _NoPython as error:
@@ -367,6 +388,6 @@ def pythons(path: str | None) -> list[str]:
     return [f"{whole}/python3", f"{whole}/bin/python3", f"{whole}/python", whole]
 
 
-def _text() -> bytes:
+def boot_text() -> bytes:
     """boot.py's text."""
     return importlib.resources.files("tune.trial_sdk").joinpath("boot.py").read_bytes()

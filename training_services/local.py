@@ -16,9 +16,14 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import msgspec
+
+from ..engine.config import Config, TrainingService
+from ..engine.errors import TuneError
 from ..engine.listener import Expected, Listener
-from ..trial_sdk import control_group
+from ..trial_sdk import channel, control_group
 from ..trial_sdk.crash_point import VARIABLE
 from ..trial_sdk.dial import kept_token, new_token
 from ..trial_sdk.keeper import read_lock
@@ -44,17 +49,47 @@ class Local:
         grace: float = 10.0,
         lock: Path | None = None,
         listener: Listener | None = None,
+        settings: Config | None = None,
     ) -> None:
-        """`folder` is the experiment's; `lock` is keeper.lock, if it lies elsewhere; at a `listener` it dials."""
+        """`folder` is the experiment's; `lock` is keeper.lock, if it lies elsewhere; at a `listener` it dials;
+        `settings` say what is shared."""
         self._folder = folder.resolve()
         self._lease, self._grace = lease, grace
         self._lock = lock or self._folder / "keeper.lock"
         self._listener = listener
         self._token = self._lock.parent / "channel" / f"{self.name}.token"
         self._expected: Expected | None = None
+        self._secret = settings.secret_variables if settings is not None else []
+        self._mounted: Mounted | None = None
+        if settings is not None and settings.shared_storage is not None and settings.shared_storage.is_mounted:
+            self._mounted = Mounted(folder.name, settings)
+
+    @classmethod
+    def services(cls, folder: Path, settings: Config, own: TrainingService, **common: Any) -> list[Local]:
+        """The one for this host."""
+        del own
+        return [cls(folder, settings=settings, **common)]
+
+    @staticmethod
+    async def problems(own: TrainingService, settings: Config) -> list[TuneError]:
+        """What keeps this host from being used."""
+        del own
+        if settings.shared_storage is None or not settings.shared_storage.is_mounted:
+            return []
+        try:
+            await Mounted.tried(settings)
+        except TuneError as error:
+            return [error]
+        return []
+
+    def adapt(self, launch: channel.Launch) -> channel.Launch:
+        """A launch with the storage's folders in it, where there is one."""
+        return launch if self._mounted is None else self._mounted.adapt(launch)
 
     async def channel(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A fresh connection to the keeper, which is started when it is not there. `KeeperUnreachable`."""
+        if self._mounted is not None:
+            await self._mounted.provide()
         return await self._dialled() if self._listener is None else await self._met(self._listener)
 
     async def _dialled(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -153,6 +188,7 @@ class Local:
             name: value
             for name, value in os.environ.items()
             if name in ("TUNE_HOME", VARIABLE, control_group.VARIABLE) or not name.startswith(("TUNE_", "NNI_"))
+            if name not in self._secret
         }
         command = [sys.executable, "-P", "-m", "tune.trial_sdk.keeper", os.fspath(self._folder)]
         command += ["--lease", str(self._lease), "--grace", str(self._grace), "--ready-fd", str(ready_fd)]
@@ -175,6 +211,39 @@ class Local:
         except OSError:
             return "it left no log"
         return text.strip() or "it said nothing"
+
+
+class Mounted:
+    """The storage that this host mounts: what lies there of an experiment."""
+
+    def __init__(self, experiment: str, settings: Config) -> None:
+        from . import _pack, _shared  # they bring asyncssh, which trials on this host alone don't need
+
+        shared = _shared.of(experiment, settings)
+        assert shared is not None
+        self._shared, self._session = shared, _shared.session_here
+        self._code = _pack.Code(Path(settings.trial_code_directory))
+        self._cwd = ""
+
+    @staticmethod
+    async def tried(settings: Config) -> None:
+        """Find out whether it can be used. `TuneError`."""
+        from . import _shared
+
+        trial = _shared.tried(settings)
+        assert trial is not None
+        async with _shared.session_here() as opened:
+            await trial.try_there(_shared.LOCAL, opened)
+
+    async def provide(self) -> None:
+        """Have it mounted, and the code there. `TuneError`."""
+        async with self._session() as opened:
+            self._cwd = await self._shared.code(Local.name, opened, await self._code.packed())
+
+    def adapt(self, launch: channel.Launch) -> channel.Launch:
+        """A launch with its folders in it."""
+        env = {**launch.env, **self._shared.environment(Local.name, launch.trial)}
+        return msgspec.structs.replace(launch, cwd=self._cwd, env=env)
 
 
 _keepers: list[subprocess.Popen[bytes]] = []

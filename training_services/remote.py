@@ -12,6 +12,8 @@ On the machine, below `folder` (~/.tune):
     experiments/<id>/code/<digest>      the trials' working directory
     experiments/<id>/trials/...         launch folders, as on the engine's host
     experiments/<id>/keeper.<hash>.*    the keeper's lock and log: one for each machine that shares the home
+
+With shared storage that is mounted, code, outputs and checkpoints lie there instead (_shared.py).
 """
 
 from __future__ import annotations
@@ -26,37 +28,28 @@ from typing import Any, cast
 import asyncssh
 import msgspec
 
-from ..engine.config import Config, Machine, TrainingService, seconds
+from ..engine.config import Config, Machine, TrainingService
 from ..engine.host_link import Reader, Writer
 from ..trial_sdk import channel
-from . import _pack, _ssh
-from ._ssh import Session, Unreachable
-
-UPLOAD = 600.0  # seconds for a machine to take in what is sent
-
-
-class Code:
-    """The trials' code, packed when a machine first wants it: what all machines run while this engine runs."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._packed: _pack.Packed | None = None
-        self._guard = asyncio.Lock()
-
-    async def packed(self) -> _pack.Packed:
-        """The code. `TuneError` when it is too much."""
-        async with self._guard:
-            if self._packed is None:
-                self._packed = await asyncio.to_thread(_pack.code, self._directory)
-            return self._packed
+from . import _pack, _shared, _ssh
+from ._ssh import UPLOAD, Session, Unreachable, put
 
 
 class Remote:
     """Trials on one machine. `lease` and `grace` are in seconds (see the keeper's K11 and K8)."""
 
-    def __init__(self, machine: Machine, experiment: str, code: Code, *, lease: float, grace: float) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        experiment: str,
+        code: _pack.Code,
+        *,
+        lease: float,
+        grace: float,
+        shared: _shared.Shared | None = None,
+    ) -> None:
         self.name = machine.name
-        self.machine = machine
+        self.machine, self._shared = machine, shared
         self._code, self._lease, self._grace = code, lease, grace
         self._folder = f"{machine.folder}/experiments/{experiment}"
         self._experiment = experiment
@@ -70,17 +63,18 @@ class Remote:
     ) -> list[Remote]:
         """One for each machine of the config's machine_list; `folder` is the experiment's, named by its id."""
         del lock  # each machine has its own
-        code = Code(Path(settings.trial_code_directory))
-        return [cls(machine, folder.name, code, lease=lease, grace=grace) for machine in own.machine_list]
+        code = _pack.Code(Path(settings.trial_code_directory))
+        shared = _shared.of(folder.name, settings)
+        return [cls(one, folder.name, code, lease=lease, grace=grace, shared=shared) for one in own.machine_list]
 
     # -- for people ----------------------------------------------------------------------------------------------
     @staticmethod
-    async def problems(own: TrainingService) -> list[Unreachable]:
+    async def problems(own: TrainingService, settings: Config) -> list[Unreachable]:
         """What keeps machines from being used, all looked at at once."""
 
         async def problem(machine: Machine) -> Unreachable | None:
             try:
-                await Remote.examine(machine)
+                await Remote.examine(machine, settings)
             except Unreachable as error:
                 return error
             return None
@@ -88,11 +82,14 @@ class Remote:
         return [one for one in await asyncio.gather(*map(problem, own.machine_list)) if one is not None]
 
     @staticmethod
-    async def examine(machine: Machine) -> dict[str, Any]:
-        """What a machine is (boot.py's `look`), with `fits`: whether its tune-engine will do. `Unreachable`."""
+    async def examine(machine: Machine, settings: Config | None = None) -> dict[str, Any]:
+        """What a machine is (boot.py's `look`), with `fits`: whether its tune-engine will do, and with the config's
+        `storage`, if it is there and can be used. `Unreachable`."""
         looked: dict[str, Any] = {}
         async with await _ssh.connect(machine) as connection, _ssh.session(connection, machine) as opened:
             looked = await look(opened, machine)
+            if settings is not None and (trial := _shared.tried(settings)) is not None:
+                looked["storage"] = await trial.try_there(machine.name, opened)
         return {**looked, "fits": _pack.fits(looked)}
 
     @staticmethod
@@ -175,7 +172,10 @@ class Remote:
         """Have the code and the SDK there, and know where."""
         self._sdk = await provide_sdk(opened, looked, self.machine)
         code = await self._code.packed()
-        self._cwd = await put(opened, self.machine, f"experiments/{self._experiment}/code/{code.name}", code)
+        if self._shared is not None:
+            self._cwd = await self._shared.code(self.name, opened, code)
+        else:
+            self._cwd = await put(opened, self.machine.folder, f"experiments/{self._experiment}/code/{code.name}", code)
         self._path = str(Path(looked["executable"]).parent) if self.machine.python_path else ""
         self._home = looked["home"]
 
@@ -189,6 +189,8 @@ class Remote:
         env = {**launch.env, **self.machine.env, "NNI_PLATFORM": "remote"}
         if self._sdk and "PYTHONPATH" in self.machine.env:
             env["PYTHONPATH"] = f"{self._home}/{self._sdk}:{env['PYTHONPATH']}"
+        if self._shared is not None:
+            env |= self._shared.environment(self.name, launch.trial)
         return msgspec.structs.replace(launch, cwd=self._cwd, path=self._path, env=env)
 
     async def close(self) -> None:
@@ -250,7 +252,7 @@ async def provide_sdk(
         return ""
     packed = await asyncio.to_thread(_sdk_for, looked, wheels)
     path = f"sdk/{packed.name}"
-    await put(opened, machine, path, packed, check=_pack.CHECK)
+    await put(opened, machine.folder, path, packed, check=_pack.CHECK)
     return f"{machine.folder}/{path}"
 
 
@@ -267,20 +269,3 @@ def _sdk_for(looked: dict[str, Any], wheels: Path | None) -> _pack.Packed:
     if kind not in _sdks:
         _sdks[kind] = _pack.sdk(looked, wheels)
     return _sdks[kind]
-
-
-async def put(opened: Session, machine: Machine, path: str, packed: _pack.Packed, check: str = "") -> str:
-    """Have something there, sent only when it is not: its whole path."""
-    answer = await opened.order(
-        "put",
-        folder=machine.folder,
-        path=path,
-        size=packed.size,
-        digest=packed.digest,
-        check=check,
-        stall=max(10.0, 2 * _ssh.MISSED * seconds(machine.keepalive)),  # by then we know that the link is dead
-    )
-    if answer.get("send"):
-        await opened.send(packed.pieces())
-        answer = await opened.answer(UPLOAD)
-    return str(answer["path"])

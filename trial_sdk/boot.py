@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import select
 import shutil
 import socket
@@ -208,6 +209,135 @@ def _check(code: str, folder: Path) -> None:
         raise Fault(done.stdout.decode(errors="replace").strip()[-500:] or f"exit code {done.returncode}")
 
 
+# -- a directory that hosts have in common ----------------------------------------------------------------------------
+MOUNT = 40.0  # seconds for mount
+# lookupcache=positive: that a file is not there is never remembered, since another host may just have written it
+OPTIONS = {"Linux": "rw,nosuid,nodev,lookupcache=positive", "Darwin": "rw,nosuid,nodev,resvport"}
+NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "ceph", "beegfs", "gpfs", "afs", "9p", "virtiofs")
+
+
+def share(order: dict[str, Any]) -> dict[str, Any]:
+    """Have what `point` shares with other hosts: mounted, and its `folder` writable and the same there as here.
+
+    `source` (server:/directory) is mounted where nothing is; "": only the user mounts. `write` names a mark to be left,
+    `read` are marks that others have left (the answer says which of them are `missing`), `remove` those that nobody
+    needs any more. With `clear` the folder is deleted at the end.
+    """
+    point = Path(order["point"])
+    where, kind, source = _mount_of(point)
+    if not _is_mount(point, where, kind):
+        if not order["source"]:
+            what = f"is a folder of {where} ({kind}, {source}), no mount" if point.is_dir() else "doesn't exist"
+            raise Fault(
+                f"{point} {what}: mount the storage there, or let it be mounted (tunemount); where the storage is this "
+                f"host's own disk: mount --bind EXPORTED-DIRECTORY {point}"
+            )
+        _mount(order["source"], point)
+        where, kind, source = _mount_of(point)
+        if not _is_mount(point, where, kind):
+            raise Fault(f"mount has said nothing, and {point} is still a folder of {where} ({kind}, {source})")
+    folder = point / order["folder"]
+    marks = folder / ".marks"
+    try:
+        _make(point, marks)
+        if order.get("write"):
+            _leave(marks / order["write"], order["write"])
+        missing = [name for name in order.get("read", []) if not _says(marks / name, name)]
+        for name in order.get("remove", []):
+            if (marks / name).exists():
+                (marks / name).unlink()
+        if order.get("clear"):
+            shutil.rmtree(str(folder), ignore_errors=True)
+    except OSError as error:
+        raise Fault(
+            f"{error.filename or folder} can't be written by uid {os.getuid()} ({error.strerror}); {point} is {kind} "
+            f"{source}: look at its export (rw, root_squash), and at who owns what: NFS goes by the numbers of users"
+        ) from error
+    return {"folder": str(folder), "kind": kind, "source": source, "missing": missing}
+
+
+def _mount_of(path: Path) -> tuple[str, str, str]:
+    """The mount in which a path lies: where it is, its kind, its source."""
+    real = os.path.realpath(str(path))
+    found = ("/", "", "")
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:  # not Linux
+        return (real if os.path.ismount(real) else "/"), "", ""
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        where = _plain_text(before.split()[4])
+        if (real == where or real.startswith(where.rstrip("/") + "/")) and len(where) >= len(found[0]):
+            kind, source = after.split()[:2]
+            found = (where, kind, _plain_text(source))  # of two at the same place the later one is on top
+    return found
+
+
+def _plain_text(text: str) -> str:
+    """A text of mountinfo without its escapes."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
+
+
+def _is_mount(point: Path, where: str, kind: str) -> bool:
+    """Whether something is mounted there, or a network file system above it."""
+    if not point.is_dir():
+        return False
+    return os.path.realpath(str(point)) == where != "/" or kind in NETWORK or kind.startswith("fuse.")
+
+
+def _mount(source: str, point: Path) -> None:
+    """Mount an export, as root or by sudo."""
+    before = [] if os.getuid() == 0 else ["sudo", "-n"]
+    options = OPTIONS.get(platform.system(), "rw")
+    commands = [[*before, "mount", "-t", "nfs", "-o", options, source, str(point)]]
+    if not point.is_dir():
+        commands.insert(0, [*before, "mkdir", "-p", str(point)])
+    for command in commands:
+        told = " ".join(command)
+        try:
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=MOUNT,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise Fault(f"{told}: no answer within {MOUNT:g} s") from None
+        except OSError as error:
+            raise Fault(f"{told}: {error.strerror}") from error
+        if done.returncode:
+            said = done.stdout.decode(errors="replace").strip()[-500:] or f"exit code {done.returncode}"
+            raise Fault(
+                f"{told}: {said} (it takes root, or sudo without a password, and an NFS client: Debian's nfs-common, "
+                "Fedora's nfs-utils)"
+            )
+
+
+def _make(point: Path, marks: Path) -> None:
+    """Make the folders: the first one for all users, as /tmp is, the rest for this one."""
+    top = point / marks.relative_to(point).parts[0]
+    if not top.is_dir():
+        top.mkdir(exist_ok=True)
+        top.chmod(0o1777)
+    marks.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _leave(path: Path, text: str) -> None:
+    with path.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _says(path: Path, text: str) -> bool:
+    try:
+        return path.read_text() == text
+    except FileNotFoundError:
+        return False
+
+
 # -- the keeper -------------------------------------------------------------------------------------------------------
 def start(order: dict[str, Any]) -> dict[str, Any]:
     """Have a keeper for the experiment in `folder`: the path of its socket. `sdk` is where its modules lie, or ""."""
@@ -398,7 +528,8 @@ def serve(source: BinaryIO) -> None:
     """Carry out orders until there are no more; the first line is the session's mark."""
     global _mark
     _mark = source.readline().decode().strip()
-    verbs = {"hello": _hello, "look": look, "start": start, "read": read, "take": take, "remove": remove}
+    verbs = {"hello": _hello, "look": look, "share": share, "start": start}
+    verbs.update({"read": read, "take": take, "remove": remove})
     while True:
         line = source.readline() if _comes(source, IDLE) else b""
         if not line:

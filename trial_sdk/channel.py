@@ -35,7 +35,7 @@ class Launch(Struct, frozen=True, tag="launch"):
     parameters: str  # JSON text of that phase
     command: str  # given to /bin/sh -c
     cwd: str
-    env: dict[str, str] = {}  # set on top of the keeper's own environment
+    env: dict[str, str] = {}  # on top of the keeper's own; with TUNE_OUTPUT_DIR files lie where hosts share them
     unset: list[str] = []  # taken out of it
     path: str = ""  # put in front of PATH
     multi_phase: bool = False

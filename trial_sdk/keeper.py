@@ -342,7 +342,8 @@ class Keeper:
 
     def _start(self, launch: Launch, message: channel.Launch) -> None:
         folder = launch.folder
-        if not Path(message.cwd).is_dir():
+        shared = message.env.get("TUNE_OUTPUT_DIR", "")  # of a network file system, whose silence may not stop us
+        if not shared and not Path(message.cwd).is_dir():
             raise NotADirectoryError(0, "no such folder", message.cwd)
         launch.tree.group = self._group(launch)
         owner = self.machine.me()
@@ -391,7 +392,8 @@ class Keeper:
         env.update(self.desk.environment(message))
         if message.path:
             env["PATH"] = message.path + os.pathsep + env.get("PATH", os.defpath)
-        output, experiment = os.fspath(launch.folder.path.parent), self.experiment
+        output = message.env.get("TUNE_OUTPUT_DIR", os.fspath(launch.folder.path.parent))
+        experiment = self.experiment
         env.update(
             PYTHONUNBUFFERED="1",
             TUNE_EXPERIMENT_ID=experiment,
@@ -399,7 +401,9 @@ class Keeper:
             TUNE_TRIAL_NUMBER=str(message.number),
             TUNE_ATTEMPT=str(launch.attempt),
             TUNE_OUTPUT_DIR=output,
-            TUNE_CHECKPOINT_DIR=os.fspath(launch.folder.path.parents[2] / "checkpoints"),
+            TUNE_CHECKPOINT_DIR=message.env.get(
+                "TUNE_CHECKPOINT_DIR", os.fspath(launch.folder.path.parents[2] / "checkpoints")
+            ),
             TUNE_CODE_DIR=message.cwd,
             TUNE_SOCKET=os.fspath(self.path),
             NNI_PLATFORM=message.env.get("NNI_PLATFORM", "local"),

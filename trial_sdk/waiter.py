@@ -57,6 +57,7 @@ trap '' PIPE
 printf '%s\\n' "$$" >&8 2>/dev/null
 trap - PIPE
 exec 8>&-
+[ -d "$TUNE_OUTPUT_DIR" ] || [ -z "$TUNE_OUTPUT_DIR" ] || mkdir -p "$TUNE_OUTPUT_DIR" || exit 126
 cd "$3" || exit 126
 export TUNE_LAUNCH_DIR="$1"
 exec /bin/sh -c "$2"

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin")
 class Sshd:
     """One server, and the machine_list entry that reaches it."""
 
-    def __init__(self, base: Path, *lines: str) -> None:
+    def __init__(self, base: Path, *lines: str, before: Sequence[str] = ()) -> None:
+        """`lines` of its config; `before` is a command that becomes the server at its end."""
         if SSHD is None:
             pytest.skip("needs an OpenSSH server (Debian's package openssh-server)")
-        self.base, self.lines = base, lines
+        self.base, self.lines, self.before = base, lines, before
         base.mkdir()
         self.home = base / "there"  # where everything of ours lies on that "host"
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -88,7 +90,7 @@ class Sshd:
         )
         with (self.base / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [SSHD, "-D", "-e", "-f", str(config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [*self.before, SSHD, "-D", "-e", "-f", str(config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         deadline = time.monotonic() + 10
         while True:
