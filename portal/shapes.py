@@ -119,13 +119,33 @@ class Status(Struct):
     pareto: list[InFront] | None
 
 
+class Device(Struct):
+    """A GPU of a host, and the trials that have it. `busy`: with other processes; `leases`: with other experiments."""
+
+    index: int
+    uuid: str
+    name: str
+    memory: int
+    busy: bool
+    leases: int
+    allowed: bool
+    trials: list[int]
+
+
 class Host(Struct):
-    """A machine on which trials run, and how many there are now."""
+    """A machine on which trials run, and which there are now. `aside`: why it gets none for a while.
+
+    `devices`: null as long as nobody wants any, or the host has not said which it has.
+    """
 
     name: str
     connected: bool
     reason: str
-    running: int
+    aside: str | None
+    slots: int | None
+    trials: list[int]
+    devices: list[Device] | None
+    devices_reason: str
 
 
 class Asking(Struct):
@@ -200,6 +220,7 @@ class Trial(Struct):
     stderr: str
     phases: list[Phase]
     continues: int | None
+    devices: list[str]
     children: list[int]
     why: list[Decision]
 

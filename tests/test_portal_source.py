@@ -163,7 +163,8 @@ def test_the_status_says_pace_and_what_is_left(tmp_path: Path) -> None:
         found = source_room.status(source, source.state, 8080)
         assert (found["seq"], found["readonly"], found["port"]) == (source.seq, True, 8080)
         assert found["eta"] == pytest.approx(20 / found["trials_per_hour"] * 3600)
-        assert found["hosts"] == [{"name": "local", "connected": True, "reason": "", "running": 0}]
+        (host,) = found["hosts"]
+        assert (host["name"], host["connected"], host["reason"], host["trials"]) == ("local", True, "", [])
         rows = source_room.rows(source.state, None)
         assert [row[0] for row in rows] == list(range(10)) and {len(row) for row in rows} == {len(COLUMNS)}
         assert source_room.rows(source.state, [3, 99]) == [rows[3]]
