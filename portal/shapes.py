@@ -100,25 +100,6 @@ class InFront(Struct):
     violation: float
 
 
-class Status(Struct):
-    """An experiment as a whole, as `tune status --json` has it."""
-
-    id: str
-    name: str | None
-    status: str
-    engine_pid: int | None
-    reason: str
-    counts: dict[str, int]
-    best: Best | None
-    log: str
-    folder: str
-    optimize_mode: str
-    max_trial_number: int | None
-    trial_concurrency: int
-    port: int | None
-    pareto: list[InFront] | None
-
-
 class Device(Struct):
     """A GPU of a host, and the trials that have it. `busy`: with other processes; `leases`: with other experiments."""
 
@@ -148,6 +129,26 @@ class Host(Struct):
     devices_reason: str
 
 
+class Status(Struct):
+    """An experiment as a whole, as `tune status --json` has it."""
+
+    id: str
+    name: str | None
+    status: str
+    engine_pid: int | None
+    reason: str
+    counts: dict[str, int]
+    best: Best | None
+    log: str
+    folder: str
+    optimize_mode: str
+    max_trial_number: int | None
+    trial_concurrency: int
+    port: int | None
+    pareto: list[InFront] | None
+    hosts: list[Host]
+
+
 class Asking(Struct):
     """A request to the tuner that is open, and why it waits."""
 
@@ -163,7 +164,6 @@ class Now(Status):
     clock: float
     trials_per_hour: float | None
     eta: float | None
-    hosts: list[Host]
     warnings: list[str]
     tuner: str
     asking: list[Asking]
