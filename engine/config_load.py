@@ -768,7 +768,7 @@ class _Reader:
 
     def check_channel(self, known: Mapping[str, Any], platforms: list[str]) -> None:
         """Note what is wrong with the TCP channel of a training service (engine/listener.py)."""
-        given = [name for name in ("channel_address", "channel_port", "channel_tls") if name in known]
+        given = [name for name in ("channel_address", "channel_port", "channel_tls") if known.get(name, 0) != 0]
         if "channel" not in known:
             for name in given:
                 self.wrong(self.place("training_service", name), 'not used without channel = "tcp"')

@@ -27,6 +27,9 @@ def chromium() -> Iterator[Driven]:
     """The browser."""
     if CHROMIUM is None:
         pytest.skip("needs Chromium (Debian's package chromium)")
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=20_000)  # a busy machine draws a figure of 10,000 points in more than five seconds
     made = Driven(CHROMIUM)
     yield made
     made.end()

@@ -183,7 +183,8 @@ def test_output_is_read_without_following_links(bench: Bench) -> None:
     process = bench.spawn("view", experiment.id, "--port", "0")
     browser = Browser(*opened(process))
     assert browser.get("/api/trials/0/log/stdout")["text"].startswith("hello\n")
-    assert browser.get("/api/trials/0/log/stderr?offset=2&limit=2") == {"offset": 2, "size": 5, "next": 4, "text": "ps"}
+    piece = browser.get("/api/trials/0/log/stderr?offset=2&limit=2")
+    assert piece == {"offset": 2, "size": 5, "next": 4, "text": "ps", "note": ""}
     secret = bench.base / "secret"
     secret.write_text("nobody's")
     output = experiment.folder.trials / state.trial(0).id / "0" / "stdout"
