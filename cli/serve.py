@@ -23,6 +23,8 @@ import msgspec
 import structlog
 
 from ..engine import config, home, registry
+from ..engine.blobs import Blobs
+from ..engine.carrier import Carrier
 from ..engine.client import Opening
 from ..engine.decide import microseconds
 from ..engine.door import open_door
@@ -121,6 +123,7 @@ async def _serve(
             raise TuneError(str(error)) from error
         engine.on_fact = on_fact
         try:
+            engine.carrier = _carrier(folder, engine)
             async with _listening(folder, engine) as listener, open_door(engine, folder.data) as path:
                 lock.write({**me, "socket": str(path), **({} if portal is None else {"port": portal.port})})
                 with _portal(folder, portal):
@@ -152,6 +155,14 @@ def _portal(folder: home.Folder, opening: Opening | None) -> Generator[None]:
         os.close(held)
         process.wait()
         opening.listening.close()  # nobody is let in any more, and nobody waits in vain
+
+
+def _carrier(folder: home.Folder, engine: Engine) -> Carrier | None:
+    """What carries files between hosts, where they share blobs. `TuneError` when the storage can't be used at all."""
+    storage = engine.state.settings.shared_storage
+    if storage is None or storage.is_mounted:
+        return None
+    return Carrier(folder, engine.state.settings, Blobs(storage))
 
 
 @contextlib.asynccontextmanager

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from . import registry
+from .blobs import Blobs
 from .config import Config, TrainingService
 from .errors import TuneError
 
@@ -23,13 +25,16 @@ def check_hosts(config: Config) -> list[str]:
     """
     problems: list[TuneError] = []
     able = 0
+    storage = config.shared_storage
+    if storage is not None and not storage.is_mounted:
+        _run(Blobs(storage).check)
     for own in config.training_services:
         kind = registry.training_service_class(own.platform)
         check: Check | None = getattr(kind, "problems", None)
         if check is None:
             able += 1
             continue
-        found = _run(check(own, config))
+        found = _run(functools.partial(check, own, config))
         able += max(len(own.machine_list), 1) - len(found)
         problems += found
     if problems and not able:
@@ -48,15 +53,15 @@ def clear_hosts_of(config: Config, experiment: str) -> list[str]:
     for own in config.training_services:
         clear: Clear | None = getattr(registry.training_service_class(own.platform), "clear", None)
         if clear is not None:
-            found += _run(clear(own, experiment))
+            found += _run(functools.partial(clear, own, experiment))
     return found
 
 
-def _run(work: Awaitable[T]) -> T:
+def _run(work: Callable[[], Awaitable[T]]) -> T:
     """In a thread of its own: the caller may be in an event loop, in a notebook say."""
 
     async def main() -> T:
-        return await work
+        return await work()
 
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, main()).result()

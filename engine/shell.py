@@ -28,6 +28,7 @@ from ..trial_sdk import channel, values
 from ..trial_sdk.crash_point import point
 from . import config as config_room
 from . import recall
+from .carrier import Carrier
 from .code_hash import CodeHash
 from .config import Config, Terms
 from .decide import Draft, decide, microseconds
@@ -75,6 +76,7 @@ class Engine:
         self.folder, self.log, self.state, self.clock = folder, log, state, clock
         self._ports = ports
         self.on_fact: Callable[[State, Fact], None] | None = None
+        self.carrier: Carrier | None = None  # where hosts share blobs
         self.watchers: set[Watcher] = set()
         self.ended = False
         self._first_config = first_config
@@ -235,6 +237,8 @@ class Engine:
             self._plan_soon()
         elif state.queues.news and self._tuner is not None:
             self._feed()
+        if self.carrier is not None:
+            self.carrier.hear(state, fact)
         if self.on_fact is not None:
             self.on_fact(state, fact)
         self._wake.set()
@@ -437,12 +441,19 @@ class Engine:
         if link is None:
             return
         for message in messages:
-            if isinstance(message, channel.Launch):
-                trial = self.state.trial(message.number)
-                if not trial.active or trial.attempt != message.attempt or trial.host != host:
-                    continue  # it was given up meanwhile, or goes elsewhere
-                self._heard[trial.number] = self.clock.monotonic()
-            link.send(message)
+            say = functools.partial(self._say_now, host, link, message)
+            if self.carrier is not None and isinstance(message, channel.Launch | channel.Answer):
+                self.carrier.deliver(host, message, say)
+            else:
+                say()
+
+    def _say_now(self, host: str, link: HostLink, message: channel.ToKeeper) -> None:
+        if isinstance(message, channel.Launch):
+            trial = self.state.trial(message.number)
+            if not trial.active or trial.attempt != message.attempt or trial.host != host:
+                return  # it was given up meanwhile, or goes elsewhere
+            self._heard[trial.number] = self.clock.monotonic()
+        link.send(message)
 
     def _launch(self, number: int) -> channel.Launch:
         state = self.state
@@ -516,6 +527,8 @@ class Engine:
                 self._trial_waits,
                 devices=bool(settings.trial_gpu_number),
             )
+        if self.carrier is not None:
+            self.carrier.begin(state, services)
         state.queues.dirty = True
         self._plan()
         async with anyio.create_task_group() as tasks:
@@ -527,6 +540,9 @@ class Engine:
             await self._write()
             point("engine.shutdown")
             self._tuner.shutdown()
+            if self.carrier is not None:
+                await self.carrier.flush()
+                await self.carrier.close()
             grace = microseconds(settings.stop_grace) / 1_000_000
             for link in self._links.values():
                 await link.shutdown(patience=grace + 20.0)

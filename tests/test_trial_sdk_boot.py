@@ -243,7 +243,7 @@ def mount_that(tmp_path: Path, script: str) -> dict[str, str]:
 
 
 def shared(host: Host, point: Path, source: str = "server:/export") -> dict[str, Any]:
-    return host("share", point=str(point), source=source, folder="tune/one", write="mark")
+    return host("share", point=str(point), source=source, folder="tune/one", owner="me", write="mark")
 
 
 @pytest.mark.parametrize(
@@ -285,12 +285,14 @@ def test_marks_are_left_found_and_removed(host: Host) -> None:
     base = Path("/dev/shm")
     if not os.path.ismount(base):
         pytest.skip("needs /dev/shm")
-    order = {"point": str(base), "source": "", "folder": f"tune-{os.getpid()}/one"}
+    order = {"point": str(base), "source": "", "folder": f"tune-{os.getpid()}/one", "owner": "me"}
     try:
         assert host("share", **order, write="a")["missing"] == []
         found = host("share", **order, read=["a", "b"], remove=["a"])
         assert found["missing"] == ["b"] and found["kind"] == "tmpfs"
         assert found["folder"] == f"{base}/tune-{os.getpid()}/one"
+        other = host("share", **{**order, "owner": "you"})
+        assert not other["ok"] and "another experiment of this name" in other["error"]
         assert host("share", **order, read=["a"], clear=True)["missing"] == ["a"]
         assert not (base / order["folder"]).exists()
     finally:

@@ -16,6 +16,7 @@ import shlex
 import sys
 import weakref
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any, cast
 
 import asyncssh
@@ -40,8 +41,9 @@ class _First(Struct, frozen=True):
 class Shared:
     """What the hosts of one experiment share."""
 
-    def __init__(self, storage: SharedStorage, experiment: str) -> None:
-        self._storage, self._folder = storage, f"tune/{experiment}"
+    def __init__(self, storage: SharedStorage, experiment: str, owner: str) -> None:
+        """`owner` tells the experiment from others of its name."""
+        self._storage, self._folder, self._owner = storage, f"tune/{experiment}", owner
         self._bases: dict[str, str] = {}  # by host: the experiment's folder there
         self._guard = asyncio.Lock()
         self._first: _First | None = None
@@ -113,29 +115,41 @@ class Shared:
         server = f"[{server}]" if ":" in server else server
         source = f"{server}:{storage.exported_directory}" if how == "tunemount" else ""
         try:
-            return await opened.order("share", point=self._point(host), source=source, folder=self._folder, **rest)
+            point = {"point": self._point(host), "source": source, "folder": self._folder, "owner": self._owner}
+            return await opened.order("share", **point, **rest)
         except Unreachable as error:
             where = "here" if host == LOCAL else "there"
             raise Unreachable(f"shared storage {where}: {error.message}", error.hint) from error
 
 
-_known: weakref.WeakValueDictionary[str, Shared] = weakref.WeakValueDictionary()
+_known: weakref.WeakValueDictionary[Path, Shared] = weakref.WeakValueDictionary()
 
 
-def of(experiment: str, settings: Config) -> Shared | None:
-    """What the hosts of an experiment share, the same for all its training services; None when they mount nothing."""
+def of(folder: Path, settings: Config) -> Shared | None:
+    """What the hosts of the experiment in `folder` share, the same for all its training services; None when they mount
+    nothing."""
     storage = settings.shared_storage
     if storage is None or not storage.is_mounted:
         return None
-    found = _known.get(experiment)
+    found = _known.get(folder)
     if found is None:
-        found = _known[experiment] = Shared(storage, experiment)
+        found = _known[folder] = Shared(storage, folder.name, _owner(folder))
     return found
+
+
+def _owner(folder: Path) -> str:
+    """A word that the experiment has from its first engine on."""
+    path = folder / "storage.owner"
+    with contextlib.suppress(FileExistsError), path.open("x") as file:
+        file.write(secrets.token_hex(8))
+    return path.read_text()
 
 
 def tried(settings: Config) -> Shared | None:
     """The same for a trial run, before there is an experiment."""
-    return of(f".try-{secrets.token_hex(8)}", settings)
+    storage = settings.shared_storage
+    word = secrets.token_hex(8)
+    return Shared(storage, f".try-{word}", word) if storage is not None and storage.is_mounted else None
 
 
 # -- this host --------------------------------------------------------------------------------------------------------

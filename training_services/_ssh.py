@@ -13,7 +13,6 @@ import getpass
 import importlib
 import importlib.resources
 import json
-import os
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
@@ -23,6 +22,7 @@ import asyncssh
 
 from ..engine.config import Machine, seconds
 from ..engine.errors import TuneError
+from ..engine.secret import secret
 from ..trial_sdk.boot import COMMAND
 from ._pack import Packed
 
@@ -85,9 +85,9 @@ async def _connect(machine: Machine, tunnel: asyncssh.SSHClientConnection | None
     if machine.ssh_key_file is not None:
         options["client_keys"] = [machine.ssh_key_file]
     if machine.ssh_passphrase is not None:
-        options["passphrase"] = secret(machine.ssh_passphrase, machine)
+        options["passphrase"] = _secret(machine.ssh_passphrase, machine)
     if machine.password is not None:
-        options["password"] = secret(machine.password, machine)
+        options["password"] = _secret(machine.password, machine)
     if machine.user:
         options["username"] = machine.user
     if tunnel is not None:
@@ -128,18 +128,12 @@ def _trusted(machine: Machine) -> bytes:
         return b""
 
 
-def secret(reference: str, machine: Machine) -> str:
-    """What a reference leads to: "env:NAME" or "file:PATH"; `Unreachable` where there is nothing."""
-    kind, _, name = reference.partition(":")
-    if kind == "env":
-        value = os.environ.get(name)
-        if value is None:
-            raise Unreachable(f"{_where(machine)}: the environment has no variable {name}", f"export {name}=...")
-        return value
+def _secret(reference: str, machine: Machine) -> str:
+    """What a reference leads to; `Unreachable` where there is nothing."""
     try:
-        return Path(name).expanduser().read_text(encoding="utf-8").rstrip("\n")
-    except (OSError, ValueError) as error:
-        raise Unreachable(f"{_where(machine)}: {reference} can't be read: {_said(error)}") from error
+        return secret(reference, _where(machine))
+    except TuneError as error:
+        raise Unreachable(error.message, error.hint) from error
 
 
 # -- host keys --------------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ class Local:
         self._secret = settings.secret_variables if settings is not None else []
         self._mounted: Mounted | None = None
         if settings is not None and settings.shared_storage is not None and settings.shared_storage.is_mounted:
-            self._mounted = Mounted(folder.name, settings)
+            self._mounted = Mounted(self._folder, settings)
 
     @classmethod
     def services(cls, folder: Path, settings: Config, own: TrainingService, **common: Any) -> list[Local]:
@@ -216,10 +216,10 @@ class Local:
 class Mounted:
     """The storage that this host mounts: what lies there of an experiment."""
 
-    def __init__(self, experiment: str, settings: Config) -> None:
+    def __init__(self, folder: Path, settings: Config) -> None:
         from . import _pack, _shared  # they bring asyncssh, which trials on this host alone don't need
 
-        shared = _shared.of(experiment, settings)
+        shared = _shared.of(folder, settings)
         assert shared is not None
         self._shared, self._session = shared, _shared.session_here
         self._code = _pack.Code(Path(settings.trial_code_directory))

@@ -64,7 +64,7 @@ class Remote:
         """One for each machine of the config's machine_list; `folder` is the experiment's, named by its id."""
         del lock  # each machine has its own
         code = _pack.Code(Path(settings.trial_code_directory))
-        shared = _shared.of(folder.name, settings)
+        shared = _shared.of(folder.resolve(), settings)
         return [cls(one, folder.name, code, lease=lease, grace=grace, shared=shared) for one in own.machine_list]
 
     # -- for people ----------------------------------------------------------------------------------------------
@@ -193,6 +193,11 @@ class Remote:
             env |= self._shared.environment(self.name, launch.trial)
         return msgspec.structs.replace(launch, cwd=self._cwd, path=self._path, env=env)
 
+    async def code(self) -> tuple[str, AsyncIterator[bytes]]:
+        """What the trials run, for whoever keeps it: its digest, and a compressed tar."""
+        packed = await self._code.packed()
+        return packed.digest, packed.pieces()
+
     async def close(self) -> None:
         """End the connection."""
         if self._connection is not None:
@@ -216,17 +221,34 @@ class RemoteFiles:
         answer = await self._opened.order("read", folder=self._folder, path=path, offset=offset, limit=limit)
         return int(answer["size"]), str(answer["data"]).encode("latin-1")
 
-    async def take(self, path: str, limit: int) -> AsyncIterator[bytes]:
-        """A folder as a compressed tar."""
-        answer = await self._opened.order("take", patience=UPLOAD, folder=self._folder, path=path, limit=limit)
+    async def take(self, path: str, limit: int, *, optional: bool = False) -> AsyncIterator[bytes]:
+        """A folder as a compressed tar; with `optional` no bytes at all where there is nothing."""
+        answer = await self._opened.order(
+            "take", patience=UPLOAD, folder=self._folder, path=path, limit=limit, optional=optional
+        )
+        if int(answer["size"]) < 0:
+            return
         async for data in self._opened.bytes(int(answer["size"])):
             yield data
         await self._opened.answer()
+
+    async def give(self, path: str, packed: Path, size: int, digest: str) -> None:
+        """Have a folder be what a compressed tar with this BLAKE2b-256 digest holds, if it is not that already."""
+        answer = await self._opened.order("put", folder=self._folder, path=path, size=size, digest=digest, replace=True)
+        if answer.get("send"):
+            await self._opened.send(_pieces(packed))
+            await self._opened.answer(UPLOAD)
 
     async def close(self) -> None:
         """End the connection."""
         self._opened.close()
         self._connection.close()
+
+
+async def _pieces(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as file:
+        while data := await asyncio.to_thread(file.read, 1 << 18):
+            yield data
 
 
 # -- what a machine is and has ----------------------------------------------------------------------------------------

@@ -145,16 +145,19 @@ def _kills() -> bool:
 def put(order: dict[str, Any], source: BinaryIO) -> dict[str, Any]:
     """Take in a compressed tar of `size` bytes with BLAKE2b-256 `digest`, and unpack it as `folder`/`path`, whole or
     not at all; nothing comes when it stands there already, and the answer before says so. After `stall` seconds without
-    a byte no more will come."""
+    a byte no more will come.
+
+    With `replace` another content may stand there, whose place it takes."""
     target = Path.home() / order["folder"] / order["path"]
-    if target.is_dir():
+    replace = bool(order.get("replace"))
+    if target.is_dir() and (not replace or came(target) == order["digest"]):
         return {"there": True, "path": str(target)}
     _say({"ok": True, "send": True})
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     room = Path(tempfile.mkdtemp(prefix=".new-", dir=str(target.parent)))
     try:
         digest = hashlib.blake2b(digest_size=32)
-        with (room / "packed").open("w+b") as packed:
+        with (room / "packed").open("wb") as packed:
             left = int(order["size"])
             while left:
                 data = source.read(min(left, PIECE)) if _comes(source, float(order["stall"])) else b""
@@ -165,12 +168,13 @@ def put(order: dict[str, Any], source: BinaryIO) -> dict[str, Any]:
                 left -= len(data)
             if digest.hexdigest() != order["digest"]:
                 raise Fault("what arrived is not what was sent")
-            packed.seek(0)
-            with tarfile.open(fileobj=packed, mode="r:gz") as archive:
-                _unpack(archive, room / "whole")
+        unpacked(room / "packed", room / "whole")
         check = order.get("check")
         if check:
             _check(check, room / "whole")
+        if replace:
+            settle(room / "whole", target, order["digest"])
+            return {"there": False, "path": str(target)}
         try:
             (room / "whole").rename(target)
         except OSError:
@@ -186,12 +190,38 @@ def _comes(source: BinaryIO, seconds: float) -> bool:
     return bool(select.select([source], [], [], seconds)[0])
 
 
-def _unpack(archive: tarfile.TarFile, folder: Path) -> None:
+def came(target: Path) -> str:
+    """The digest of what has come to this place; "" for what was made here."""
+    try:
+        return _stamp(target).read_text()
+    except OSError:
+        return ""
+
+
+def settle(whole: Path, target: Path, digest: str) -> None:
+    """Put a folder in the place of another one, with a note of what it is."""
+    stamp = _stamp(target)
+    stamp.parent.mkdir(mode=0o700, exist_ok=True)
+    if stamp.exists():
+        stamp.unlink()  # first: without a note it would only come once more
+    if target.exists():
+        target.rename(whole.with_name("old"))
+    whole.rename(target)
+    stamp.write_text(digest)
+
+
+def _stamp(target: Path) -> Path:
+    return target.parent / ".came" / target.name
+
+
+def unpacked(packed: Path, folder: Path) -> None:
+    """Unpack a compressed tar as a new folder, of which nothing lies outside."""
     folder.mkdir(mode=0o700)
-    if hasattr(tarfile, "data_filter"):
-        archive.extractall(str(folder), filter="data")
-    else:
-        archive.extractall(str(folder))  # of our own making, and its digest was compared
+    with tarfile.open(str(packed), mode="r:gz") as archive:
+        if hasattr(tarfile, "data_filter"):
+            archive.extractall(str(folder), filter="data")
+        else:
+            archive.extractall(str(folder))  # of our own making, and its digest was compared
 
 
 def _check(code: str, folder: Path) -> None:
@@ -221,7 +251,7 @@ def share(order: dict[str, Any]) -> dict[str, Any]:
 
     `source` (server:/directory) is mounted where nothing is; "": only the user mounts. `write` names a mark to be left,
     `read` are marks that others have left (the answer says which of them are `missing`), `remove` those that nobody
-    needs any more. With `clear` the folder is deleted at the end.
+    needs any more. `owner` tells the experiment from others of its name. With `clear` the folder is deleted at the end.
     """
     point = Path(order["point"])
     where, kind, source = _mount_of(point)
@@ -240,6 +270,7 @@ def share(order: dict[str, Any]) -> dict[str, Any]:
     marks = folder / ".marks"
     try:
         _make(point, marks)
+        _own(marks / "owner", order["owner"])
         if order.get("write"):
             _leave(marks / order["write"], order["write"])
         missing = [name for name in order.get("read", []) if not _says(marks / name, name)]
@@ -322,6 +353,16 @@ def _make(point: Path, marks: Path) -> None:
         top.mkdir(exist_ok=True)
         top.chmod(0o1777)
     marks.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _own(path: Path, owner: str) -> None:
+    """Let nobody go on with what another experiment of the same name has left."""
+    if not path.exists():
+        _leave(path, owner)
+    elif path.read_text() != owner:
+        raise Fault(
+            f"{path.parents[1]} holds the files of another experiment of this name: remove them, or choose another"
+        )
 
 
 def _leave(path: Path, text: str) -> None:
@@ -475,15 +516,18 @@ def read(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def take(order: dict[str, Any]) -> dict[str, Any]:
-    """Send a folder below `folder` as a compressed tar: an answer with the size, then the bytes."""
+    """Send a folder below `folder` as a compressed tar: an answer with the size, then the bytes.
+
+    `optional`: the answer's size is -1 where there is none, or nothing in it."""
     base = Path.home() / order["folder"]
     path = (base / order["path"]).resolve()
-    if base.resolve() not in path.parents or not path.is_dir():
-        raise Fault(f"there is no folder {path}")
+    if base.resolve() not in path.parents or not path.is_dir() or not any(path.iterdir()):
+        if order.get("optional"):
+            return {"size": -1}
+        if base.resolve() not in path.parents or not path.is_dir():
+            raise Fault(f"there is no folder {path}")
     with tempfile.TemporaryFile(dir=str(base)) as packed:
-        with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=3) as archive:
-            archive.add(str(path), arcname=".", filter=_plain)
-        size = packed.tell()
+        size = pack(path, packed)
         if size > int(order["limit"]):
             raise Fault(f"{path} is {size} bytes when packed; allowed: {order['limit']}")
         packed.seek(0)
@@ -494,6 +538,13 @@ def take(order: dict[str, Any]) -> dict[str, Any]:
                 return {}
             while data:
                 data = data[os.write(1, data) :]
+
+
+def pack(path: Path, file: Any) -> int:
+    """A folder's plain files and folders as a compressed tar in an open file; its size."""
+    with tarfile.open(fileobj=file, mode="w:gz", compresslevel=3) as archive:
+        archive.add(str(path), arcname=".", filter=_plain)
+    return int(file.tell())
 
 
 def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo | None:

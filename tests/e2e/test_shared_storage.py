@@ -180,17 +180,23 @@ def test_this_host_takes_part(
     fields = storage.fields(local_mounted="nnimount", local_mount_point=str(storage.point))
     experiment = bench.experiment(
         tuner=ASHA,
-        trial_command=bench.script(PROMOTED),
+        trial_command=f"while [ ! -e {bench.base / 'go'} ]; do sleep 0.02; done; {bench.script(PROMOTED)}",
+        trial_concurrency=1,
         max_trial_number=8,
         training_service=both,
         shared_storage=fields,
     )
-    state = experiment.run()
+    experiment.start()
+    experiment.until(lambda state: state.counts["RUNNING"] and len(state.hosts) == 2)
+    experiment.ask(limits(trial_concurrency=2))  # the next one goes to the other host
+    experiment.until(lambda state: state.counts["RUNNING"] == 2)
+    (bench.base / "go").touch()
+    state = experiment.finish()
     assert state.counts["SUCCEEDED"] == 8, [one.stderr for one in state.made]
     assert {one.host for one in state.made} == {"one", "local"}
     shared = storage.point / "tune" / experiment.id
     assert len(list(shared.glob("checkpoints/*/epochs"))) == 8 and len(list(shared.glob("code/*"))) == 1
-    assert not list(shared.glob(".marks/*")) and len(storage.calls("here")) == 1
+    assert [path.name for path in shared.glob(".marks/*")] == ["owner"] and len(storage.calls("here")) == 1
     again = bench.tune("create", bench.config_file(trial_command="true", training_service=both, shared_storage=fields))
     assert "shared storage" not in again.stderr
     assert not list((storage.base / "export/tune").glob(".try-*"))
