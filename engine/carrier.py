@@ -130,10 +130,10 @@ class Carrier:
             self._bringing[key] = task
             task.add_done_callback(lambda _: self._bringing.pop(key, None))
 
-    async def flush(self) -> None:
-        """Wait until everything is stored, as long as that gets on."""
+    async def flush(self, patience: float = PATIENCE) -> None:
+        """Wait until everything is stored, but no longer than `patience` seconds in which nothing could be."""
         while self._storing:
-            done, left = await asyncio.wait(self._storing, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+            done, left = await asyncio.wait(self._storing, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             if not done and self.failing:
                 reasons = "; ".join(sorted(set(self.failing.values())))
                 _log.error("not stored", what=sorted(self.failing), left=len(left), reason=reasons)

@@ -28,7 +28,7 @@ from ..trial_sdk import channel, values
 from ..trial_sdk.crash_point import point
 from . import config as config_room
 from . import recall
-from .carrier import Carrier
+from .carrier import PATIENCE, Carrier
 from .code_hash import CodeHash
 from .config import Config, Terms
 from .decide import Draft, decide, microseconds
@@ -63,6 +63,7 @@ _logger = structlog.get_logger("engine")
 LINGER = 0.05  # seconds that a batch of mere intermediates may wait
 BATCH_BYTES = 256 * 1024
 STALL = 0.25  # seconds that a wake-up may be late until nobody's silence counts as observed
+HASTE = 2.0  # seconds that a forced stop waits for a storage that can't be reached
 TUNER_TIMEOUT = 600.0  # seconds for one answer of the tuner
 _PATIENT = (Metric, RequestParameter, Thinned)
 
@@ -541,7 +542,7 @@ class Engine:
             point("engine.shutdown")
             self._tuner.shutdown()
             if self.carrier is not None:
-                await self.carrier.flush()
+                await self.carrier.flush(HASTE if state.force else PATIENCE)
                 await self.carrier.close()
             grace = microseconds(settings.stop_grace) / 1_000_000
             for link in self._links.values():
