@@ -160,7 +160,7 @@ def put(order: dict[str, Any], source: BinaryIO) -> dict[str, Any]:
         with (room / "packed").open("wb") as packed:
             left = int(order["size"])
             while left:
-                data = source.read(min(left, PIECE)) if _comes(source, float(order["stall"])) else b""
+                data = source.read(min(left, PIECE)) if _comes(source, float(order.get("stall", IDLE))) else b""
                 if not data:
                     raise Fault("the transfer was cut off")
                 digest.update(data)

@@ -274,10 +274,10 @@ def test_hosts_that_share_a_home(bench: Bench, lab: Lab) -> None:
     try:
         both += [lab.host("delta"), lab.host("epsilon")]
         experiment = bench.experiment(
-            trial_command=fake(steps=60, sleep=0.05).replace(WITNESS, f"{shared}/witness"),
+            trial_command=fake(steps=200, sleep=0.05).replace(WITNESS, f"{shared}/witness"),
             trial_concurrency=8,
             max_trial_number=16,
-            **remote(bench, *both, folder=str(shared / "tune")),
+            **remote(bench, *both, folder=str(shared / "tune"), slots=4),
         )
         experiment.start()
         experiment.until(lambda state: {one.host for one in state.made if one.pid} == {"delta", "epsilon"})
