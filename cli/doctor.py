@@ -18,7 +18,10 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from ..engine import client, home, registry
-from ..engine.config import Machine
+from ..engine.blobs import Blobs
+from ..engine.config import Config as Settings
+from ..engine.config import Machine, SharedStorage
+from ..engine.config_load import load
 from ..engine.errors import TuneError
 from .machines import Config, Key, KnownHosts, PythonPath, SshConfig, chosen
 from .reading import Json, printable, say, say_json, table
@@ -50,7 +53,10 @@ def doctor(
     """Look at this machine, or at others by SSH: versions, folders, limits. Exit code 1 when trials can't run there."""
     if hosts or config is not None:
         machines = chosen(hosts, config, key, python_path, known_hosts, ssh_config)
-        findings = [one for machine in machines for one in examine_host(machine, several=len(machines) > 1)]
+        settings = load(config)[0] if config is not None else None
+        findings = [one for machine in machines for one in examine_host(machine, settings, several=len(machines) > 1)]
+        if settings is not None and settings.shared_storage is not None and not settings.shared_storage.is_mounted:
+            findings.append(_blobs(settings.shared_storage))
     else:
         findings = list(examine())
     bad = any(one.level == "bad" for one in findings)
@@ -77,12 +83,12 @@ def examine() -> Iterator[Finding]:
     yield _control_groups()
 
 
-def examine_host(machine: Machine, *, several: bool) -> Iterator[Finding]:
-    """What is looked at on a machine of the platform remote."""
+def examine_host(machine: Machine, settings: Settings | None = None, *, several: bool) -> Iterator[Finding]:
+    """What is looked at on a machine of the platform remote, with the storage that the settings name."""
     before = f"{machine.name}: " if several else ""
     remote = registry.training_service_class("remote")
     try:
-        looked: dict[str, Any] = asyncio.run(remote.examine(machine))
+        looked: dict[str, Any] = asyncio.run(remote.examine(machine, settings))
     except TuneError as error:
         yield Finding(f"{before}ssh", "bad", f"{error.message}{f' ({error.hint})' if error.hint else ''}")
         return
@@ -99,6 +105,8 @@ def examine_host(machine: Machine, *, several: bool) -> Iterator[Finding]:
     else:
         there = f"{installed} is installed, which does not fit; " if installed else ""
         yield Finding(f"{before}tune-engine", "ok", f"{there}{f'prepared: {sdk}' if sdk else 'put there when needed'}")
+    if "storage" in looked:
+        yield Finding(f"{before}shared storage", "ok", f"{looked['storage']} can be used")
     if looked["kills"]:
         yield Finding(
             f"{before}logind", "warning", "KillUserProcesses=yes: trials end with the session; loginctl enable-linger"
@@ -106,6 +114,15 @@ def examine_host(machine: Machine, *, several: bool) -> Iterator[Finding]:
     apart = looked["clock"] - time.time()
     if abs(apart) > 60:
         yield Finding(f"{before}clock", "warning", f"it is {apart:+.0f} s from the clock here")
+
+
+def _blobs(storage: SharedStorage) -> Finding:
+    try:
+        blobs = Blobs(storage)
+        asyncio.run(blobs.check())
+    except TuneError as error:
+        return Finding("shared storage", "bad", f"{error.message}{f' ({error.hint})' if error.hint else ''}")
+    return Finding("shared storage", "ok", blobs.where)
 
 
 def _sqlite() -> Finding:

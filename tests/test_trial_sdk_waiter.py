@@ -98,6 +98,21 @@ def test_a_keeper_that_died_and_reads_no_pid_does_not_end_the_command(tmp_path):
     assert Folder(tmp_path).status() == 4
 
 
+def test_the_output_folder_on_shared_storage_is_made(tmp_path):
+    output = tmp_path / "shared" / "tune" / "t1"
+    pid, _ = start(tmp_path, 'echo 1 >"$TUNE_OUTPUT_DIR/out"', {"TUNE_OUTPUT_DIR": str(output)})
+    os.waitpid(pid, 0)
+    assert Folder(tmp_path).status() == 0 and (output / "out").read_text() == "1\n"
+
+
+def test_an_output_folder_that_can_not_be_made_is_said(tmp_path):
+    (tmp_path / "shared").touch()
+    pid, _ = start(tmp_path, "touch ran", {"TUNE_OUTPUT_DIR": str(tmp_path / "shared" / "t1")})
+    os.waitpid(pid, 0)
+    assert Folder(tmp_path).status() == 126 and "shared" in Folder(tmp_path).text("stderr")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_codes():
     assert [waiter.code(status) for status in (0, 1, 128, 129, 137, 192, 193, 255)] == [
         0,

@@ -61,13 +61,12 @@ class Shared:
         return {"TUNE_OUTPUT_DIR": output, "NNI_OUTPUT_DIR": output, "TUNE_CHECKPOINT_DIR": f"{base}/checkpoints"}
 
     async def try_there(self, host: str, opened: Session) -> str:
-        """Whether the storage can be used on a host: its folder there, and nothing of it is left. `Unreachable`."""
+        """Whether the storage can be used on a host: what it is there. Nothing is left on it. `Unreachable`."""
         try:
-            base = await self._admit(host, opened)
-            await self._order(opened, host, clear=True)
+            await self._admit(host, opened)
+            return self._told(host, await self._order(opened, host, clear=True))
         except Unreachable as error:
             raise Unreachable(f"host {host}: {error.message}", error.hint) from error
-        return base
 
     async def _admit(self, host: str, opened: Session) -> str:
         """Find out whether a host has what the others have: the experiment's folder there."""

@@ -168,6 +168,8 @@ def test_a_storage_that_can_not_be_used_is_said_at_create(
 ) -> None:
     missing = bench.tune("create", bench.config_file(shared_storage={**shelf.fields, "container_name": "nowhere"}))
     assert missing.returncode == 1 and "there is no such container" in missing.stderr
+    works = bench.tune("doctor", "--config", bench.config_file(shared_storage=shelf.fields))
+    assert works.returncode == 0 and f"container {shelf.name}" in works.stdout
     monkeypatch.setenv("STORAGE", shelf.azurite.connection("d3Jvbmc="))
     wrong = bench.tune("create", bench.config_file(shared_storage=shelf.fields))
     assert wrong.returncode == 1 and "does not let us in" in wrong.stderr and "d3Jvbmc" not in wrong.stderr
@@ -253,6 +255,9 @@ def test_a_storage_that_stays_away_is_named_in_the_log(
             assert "does not let us in" in text and "d3Jvbmc" not in text
             break
     experiment.kill_engine()
+    monkeypatch.delenv("STORAGE")
+    refused = bench.tune("resume", experiment.id, "--max-trials", "3")
+    assert refused.returncode == 1 and "the environment has no variable STORAGE" in refused.stderr
     monkeypatch.setenv("STORAGE", shelf.azurite.connection())
     experiment.start(limits(max_trial_number=3))
     assert experiment.finish().counts["SUCCEEDED"] == 3

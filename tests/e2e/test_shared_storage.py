@@ -199,6 +199,8 @@ def test_this_host_takes_part(
     assert [path.name for path in shared.glob(".marks/*")] == ["owner"] and len(storage.calls("here")) == 1
     again = bench.tune("create", bench.config_file(trial_command="true", training_service=both, shared_storage=fields))
     assert "shared storage" not in again.stderr
+    looked = bench.tune("doctor", "--config", bench.config_file(training_service=both, shared_storage=fields))
+    assert looked.returncode == 0 and "shared storage" in looked.stdout and "can be used" in looked.stdout
     assert not list((storage.base / "export/tune").glob(".try-*"))
 
 
