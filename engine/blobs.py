@@ -7,10 +7,12 @@ imported only here, and only when blobs are used. The key never leaves this proc
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from .config import SharedStorage
 from .errors import TuneError
@@ -109,11 +111,11 @@ class Blobs:
 
     async def close(self) -> None:
         """End the connections."""
-        await asyncio.to_thread(self._client.close)
+        await _in_thread(self._client.close)
 
     async def _do(self, work: Callable[[], _Result]) -> _Result:
         try:
-            return await asyncio.to_thread(work)
+            return await _in_thread(work)
         except Exception as error:  # the library's own, of many kinds
             raise self._said(error) from error
 
@@ -134,6 +136,33 @@ class Blobs:
         return BlobsError(
             f"{self.where} can't be reached ({kind}: {str(error).splitlines()[0][:200] if str(error) else ''})"
         )
+
+
+async def _in_thread(work: Callable[[], _Result]) -> _Result:
+    """Do something in a thread that nobody has to wait for: the end of an engine does not, when the service is away."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[_Result] = loop.create_future()
+
+    def settle(result: _Result | None, error: BaseException | None) -> None:
+        if future.done():  # nobody waits any more
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(cast("_Result", result))
+
+    def run() -> None:
+        result: _Result | None = None
+        failure: BaseException | None = None
+        try:
+            result = work()
+        except BaseException as error:
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=run, name="blobs", daemon=True).start()
+    return await future
 
 
 def _code(error: Exception) -> str:

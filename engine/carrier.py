@@ -130,12 +130,13 @@ class Carrier:
             self._bringing[key] = task
             task.add_done_callback(lambda _: self._bringing.pop(key, None))
 
-    async def flush(self, patience: float = PATIENCE) -> None:
-        """Wait until everything is stored, but no longer than `patience` seconds in which nothing could be."""
+    async def flush(self, patience: float = PATIENCE, *, forced: bool = False) -> None:
+        """Wait until everything is stored; not longer than `patience` seconds in which nothing was, when something
+        fails, or when it is `forced`."""
         while self._storing:
             done, left = await asyncio.wait(self._storing, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-            if not done and self.failing:
-                reasons = "; ".join(sorted(set(self.failing.values())))
+            if not done and (self.failing or forced):
+                reasons = "; ".join(sorted(set(self.failing.values()))) or "the end was forced"
                 _log.error("not stored", what=sorted(self.failing), left=len(left), reason=reasons)
                 return
 

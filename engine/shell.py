@@ -542,7 +542,7 @@ class Engine:
             point("engine.shutdown")
             self._tuner.shutdown()
             if self.carrier is not None:
-                await self.carrier.flush(HASTE if state.force else PATIENCE)
+                await self.carrier.flush(HASTE if state.force else PATIENCE, forced=state.force)
                 await self.carrier.close()
             grace = microseconds(settings.stop_grace) / 1_000_000
             for link in self._links.values():

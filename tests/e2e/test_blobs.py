@@ -262,3 +262,31 @@ def test_a_storage_that_stays_away_is_named_in_the_log(
     experiment.start(limits(max_trial_number=3))
     assert experiment.finish().counts["SUCCEEDED"] == 3
     shelf.check(experiment)
+
+
+def test_a_stop_does_not_wait_for_a_storage_that_is_away(bench: Bench, shelf: Shelf, host: Callable[[], Sshd]) -> None:
+    one, two = host(), host()
+    experiment = bench.experiment(
+        tuner=ASHA,
+        trial_command=f"{bench.script(PROMOTED)} 0",
+        max_trial_number=3,
+        training_service=remote(one.machine(name="one"), two.machine(name="two")),
+        shared_storage=shelf.fields,
+    )
+    two.stop()
+    assert experiment.run().counts["SUCCEEDED"] == 3
+    two.start()
+    shelf.azurite.suspend()
+    try:
+        experiment.start(limits(max_trial_number=8))
+        waiting = experiment.until(lambda state: any(trial.launching for trial in state.made))
+        stopped = bench.tune("stop", experiment.id, "--force")
+        assert stopped.returncode == 0, stopped.stderr
+        assert not [trial for trial in waiting.made[3:] if trial.pid]
+    finally:
+        shelf.azurite.go_on()
+    state = experiment.finish()
+    assert state.status == "STOPPED" and not state.active
+    experiment.start(limits(max_trial_number=8))
+    assert experiment.finish().counts["SUCCEEDED"] == 8
+    shelf.check(experiment)
