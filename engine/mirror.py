@@ -35,8 +35,8 @@ class Files(Protocol):
         """The file's size now, and a piece of it; (0, b"") where there is none. `TuneError`."""
         ...
 
-    def take(self, path: str, limit: int) -> AsyncIterator[bytes]:
-        """A folder as a compressed tar. `TuneError`."""
+    def take(self, path: str, limit: int, *, base: str = "") -> AsyncIterator[bytes]:
+        """A folder as a compressed tar, below the experiment's folder there or `base`. `TuneError`."""
         ...
 
     async def close(self) -> None:
@@ -72,13 +72,22 @@ class Mirror:
             files = await self._of(one)
             if files is None:
                 return target
-            with tempfile.TemporaryDirectory(dir=self._folder.path) as room:
-                packed = Path(room) / "packed"
-                with packed.open("wb") as file:
-                    async for data in files.take(f"trials/{one.id}", MAX_FOLDER):
-                        file.write(data)
-                await asyncio.to_thread(_unpack, packed, target)
+            path = f"trials/{one.id}"
+            await self._unpacked(files.take(path, MAX_FOLDER), target)
+            storage = self._settings.shared_storage
+            if storage is not None and storage.is_mounted:  # there lies what it has put into its output folder
+                base = f"{storage.remote_mount_point}/tune/{self._folder.id}"
+                await self._unpacked(files.take(path, MAX_FOLDER, base=base), target)
         return target
+
+    async def _unpacked(self, pieces: AsyncIterator[bytes], target: Path) -> None:
+        """Unpack what comes over what is there."""
+        with tempfile.TemporaryDirectory(dir=self._folder.path) as room:
+            packed = Path(room) / "packed"
+            with packed.open("wb") as file:
+                async for data in pieces:
+                    file.write(data)
+            await asyncio.to_thread(_unpack, packed, target)
 
     async def close(self) -> None:
         """End all accesses."""

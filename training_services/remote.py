@@ -221,10 +221,11 @@ class RemoteFiles:
         answer = await self._opened.order("read", folder=self._folder, path=path, offset=offset, limit=limit)
         return int(answer["size"]), str(answer["data"]).encode("latin-1")
 
-    async def take(self, path: str, limit: int, *, optional: bool = False) -> AsyncIterator[bytes]:
-        """A folder as a compressed tar; with `optional` no bytes at all where there is nothing."""
+    async def take(self, path: str, limit: int, *, optional: bool = False, base: str = "") -> AsyncIterator[bytes]:
+        """A folder as a compressed tar, below the experiment's folder or `base`; with `optional` no bytes at all where
+        there is nothing."""
         answer = await self._opened.order(
-            "take", patience=UPLOAD, folder=self._folder, path=path, limit=limit, optional=optional
+            "take", patience=UPLOAD, folder=base or self._folder, path=path, limit=limit, optional=optional
         )
         if int(answer["size"]) < 0:
             return

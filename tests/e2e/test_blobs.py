@@ -116,6 +116,7 @@ def test_checkpoints_follow_and_the_key_stays(
     experiment = bench.experiment(
         tuner=ASHA,
         trial_command=f"{bench.script(PROMOTED)} 0",
+        trial_concurrency=1,  # so that it is always the same ones that are gone on with
         max_trial_number=6,
         debug=True,
         log_level="debug",
@@ -269,6 +270,7 @@ def test_a_stop_does_not_wait_for_a_storage_that_is_away(bench: Bench, shelf: Sh
     experiment = bench.experiment(
         tuner=ASHA,
         trial_command=f"{bench.script(PROMOTED)} 0",
+        trial_concurrency=1,
         max_trial_number=3,
         training_service=remote(one.machine(name="one"), two.machine(name="two")),
         shared_storage=shelf.fields,

@@ -116,6 +116,7 @@ def test_checkpoints_outputs_and_code_are_everywhere(bench: Bench, storage: Stor
     experiment = bench.experiment(
         tuner=ASHA,
         trial_command=bench.script(PROMOTED),
+        trial_concurrency=1,  # so that it is always the same ones that are gone on with
         max_trial_number=6,
         training_service=remote(hosts[0].machine(name="one"), hosts[1].machine(name="two")),
         shared_storage=storage.fields(),
@@ -126,7 +127,6 @@ def test_checkpoints_outputs_and_code_are_everywhere(bench: Bench, storage: Stor
     hosts[0].stop()  # what comes now is on the other host, and some of it goes on with what lies on this one
     experiment.start(limits(max_trial_number=12))
     state = experiment.finish()
-    hosts[0].start()
     assert state.counts["SUCCEEDED"] == 12, [one.stderr for one in state.made]
     assert {one.host for one in state.made} == {"one", "two"} and crossed(experiment) > 0
     shared = storage.base / "export/tune" / experiment.id
@@ -143,6 +143,11 @@ def test_checkpoints_outputs_and_code_are_everywhere(bench: Bench, storage: Stor
         assert not (own / "code").exists() and not (own / "checkpoints").exists()
         assert list(own.glob("trials/*/0/exit")) and list(own.glob("trials/*/0/*.spool"))
     assert not list(shared.rglob("*.spool")) and not list(storage.point.iterdir())
+    last = state.made[-1]
+    fetched = bench.tune("trial", "fetch", last.id, "--id", experiment.id)
+    assert fetched.returncode == 0, fetched.stderr
+    folder = experiment.folder.trials / last.id
+    assert (folder / "out").is_file() and (folder / "0" / "exit").is_file()
 
 
 def test_the_weight_sharing_example_over_two_hosts(bench: Bench, storage: Storage, hosts: list[Sshd]) -> None:
