@@ -20,6 +20,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import shutil
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
@@ -40,6 +41,7 @@ _log = structlog.get_logger("storage")
 _Result = TypeVar("_Result")
 LOAD, SAVE = "load_checkpoint_dir", "save_checkpoint_dir"
 CHECKPOINTS = "checkpoints/"
+CARRIED = ".carried-"  # folders of what is on its way
 MOST = 64 << 30  # bytes of a folder, packed
 AT_ONCE = 4  # transfers
 PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds, before it is tried again
@@ -92,6 +94,8 @@ class Carrier:
     # -- what is told -----------------------------------------------------------------------------------------------
     def begin(self, state: State, services: Sequence[object]) -> None:
         """Start: find out what is stored, and store what ended without a carrier."""
+        for left in self._folder.path.glob(f"{CARRIED}*"):  # of an engine that was killed
+            shutil.rmtree(left, ignore_errors=True)
         self._created = str(state.created_us)
         if any(trial.host for trial in state.made):
             self._start(self._list(state))
@@ -199,7 +203,7 @@ class Carrier:
 
     async def _move(self, path: str, host: str, attempt: int) -> str:
         """From a host to the store: the digest, "" when there is nothing."""
-        with tempfile.TemporaryDirectory(dir=self._folder.path, prefix=".carried-") as room:
+        with tempfile.TemporaryDirectory(dir=self._folder.path, prefix=CARRIED) as room:
             packed = Path(room) / "packed"
             digest = await self._patiently(f"{path} from host {host}", lambda: self._take(host, path, packed))
             if digest:
@@ -214,7 +218,7 @@ class Carrier:
             blob = f"{self._prefix}code/{digest}.tar.gz"
             if blob in await self._blobs.names(blob):
                 return
-            with tempfile.TemporaryDirectory(dir=self._folder.path, prefix=".carried-") as room:
+            with tempfile.TemporaryDirectory(dir=self._folder.path, prefix=CARRIED) as room:
                 packed = Path(room) / "packed"
                 await _write(packed, pieces)
                 await self._blobs.put(blob, packed, {"digest": digest})
@@ -241,7 +245,7 @@ class Carrier:
         """From the store to a host."""
         if self._given.get((host, name)) == digest:
             return
-        with tempfile.TemporaryDirectory(dir=self._folder.path, prefix=".carried-") as room:
+        with tempfile.TemporaryDirectory(dir=self._folder.path, prefix=CARRIED) as room:
             packed = Path(room) / "packed"
             if await self._blobs.get(f"{self._prefix}{name}.tar.gz", packed) is None:
                 raise TuneError(f"{self._blobs.where}: {name} was stored there, and is there no more")

@@ -169,6 +169,7 @@ def test_written_then_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     world = World(tmp_path, monkeypatch)
 
     async def main() -> None:
+        (tmp_path / "home/.carried-by-a-killed-engine").mkdir()
         world.carrier.begin(world.state, [])
         parent = world.trial("one", "parent's")
         assert world.deliver(parent, "one") == ["one"]  # nothing has to come

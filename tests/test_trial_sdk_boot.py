@@ -135,6 +135,21 @@ def test_what_does_not_arrive_as_it_was_sent_is_not_there(host: Host, tmp_path: 
     assert put(host, "code/x", packed(one="1"))["ok"]
 
 
+def test_what_is_to_be_replaced_is_sent_when_it_is_another(host: Host, tmp_path: Path) -> None:
+    target = tmp_path / ".tune/checkpoints/3"
+    target.mkdir(parents=True)
+    (target / "made here").write_text("1")
+    first, second = packed(one="1"), packed(two="2")
+    for data, name in ((first, "one"), (second, "two"), (first, "one")):
+        answer = put(host, "checkpoints/3", data, replace=True)
+        assert answer["ok"] and not answer["there"], answer
+        assert [path.name for path in target.iterdir()] == [name]
+        assert put(host, "checkpoints/3", data, replace=True)["there"]
+    broken = put(host, "checkpoints/3", b"no archive", replace=True)
+    assert not broken["ok"] and (target / "one").is_file()
+    assert sorted(path.name for path in target.parent.iterdir()) == [".came", "3"]
+
+
 @pytest.mark.parametrize("silent", [False, True])
 @pytest.mark.parametrize("after", [0, 1, 100])
 def test_a_transfer_that_is_cut_off_leaves_nothing(tmp_path: Path, after: int, silent: bool) -> None:
@@ -222,6 +237,9 @@ def test_a_folder_is_taken_whole(host: Host, tmp_path: Path) -> None:
     refused = host("take", folder=".tune/experiments/one", path="checkpoints/3", limit=10)
     assert not refused["ok"] and "allowed: 10" in refused["error"]
     assert not host("take", folder=".tune/experiments/one", path="../..", limit=1 << 20)["ok"]
+    (tmp_path / ".tune/experiments/one/checkpoints/4").mkdir()
+    for path in ("checkpoints/4", "checkpoints/5", "../.."):
+        assert host("take", folder=".tune/experiments/one", path=path, limit=1, optional=True)["size"] == -1
 
 
 def test_the_text_is_plain_enough_for_an_old_python() -> None:
