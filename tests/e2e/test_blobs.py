@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from azurite import KEY, Azurite
+from azurite import KEY, Azurite, CutLine
 from harness import Bench, Experiment, limits, steps
 from sshd import Sshd
 
@@ -291,4 +291,23 @@ def test_a_stop_does_not_wait_for_a_storage_that_is_away(bench: Bench, shelf: Sh
     assert state.status == "STOPPED" and not state.active
     experiment.start(limits(max_trial_number=8))
     assert experiment.finish().counts["SUCCEEDED"] == 8
+    shelf.check(experiment)
+
+
+def test_an_upload_that_is_cut_is_made_again(bench: Bench, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = CutLine(shelf.azurite.port, after=6 << 20)
+    monkeypatch.setenv("STORAGE", shelf.azurite.connection(port=line.port))
+    heavy = PROMOTED.replace("print(sorted", "(save / 'weights').write_bytes(os.urandom(9 << 20))\nprint(sorted")
+    experiment = bench.experiment(
+        tuner=ASHA,
+        trial_command=f"{bench.script(heavy)} 0",
+        max_trial_number=3,
+        shared_storage=shelf.fields,
+    )
+    try:
+        assert experiment.run().counts["SUCCEEDED"] == 3
+    finally:
+        line.close()
+    log = experiment.folder.engine_log.read_text()
+    assert line.cuts == 1 and "storage waits" in log and "storage goes on" in log
     shelf.check(experiment)
