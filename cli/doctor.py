@@ -20,7 +20,7 @@ from cyclopts import Parameter
 from ..engine import client, home, registry
 from ..engine.blobs import Blobs
 from ..engine.config import Config as Settings
-from ..engine.config import Machine, SharedStorage
+from ..engine.config import Machine
 from ..engine.config_load import load
 from ..engine.errors import TuneError
 from .machines import Config, Key, KnownHosts, PythonPath, SshConfig, chosen
@@ -55,8 +55,7 @@ def doctor(
         machines = chosen(hosts, config, key, python_path, known_hosts, ssh_config)
         settings = load(config)[0] if config is not None else None
         findings = [one for machine in machines for one in examine_host(machine, settings, several=len(machines) > 1)]
-        if settings is not None and settings.shared_storage is not None and not settings.shared_storage.is_mounted:
-            findings.append(_blobs(settings.shared_storage))
+        findings += _storage(settings) if settings is not None else []
     else:
         findings = list(examine())
     bad = any(one.level == "bad" for one in findings)
@@ -116,13 +115,24 @@ def examine_host(machine: Machine, settings: Settings | None = None, *, several:
         yield Finding(f"{before}clock", "warning", f"it is {apart:+.0f} s from the clock here")
 
 
-def _blobs(storage: SharedStorage) -> Finding:
+def _storage(settings: Settings) -> Iterator[Finding]:
+    """What is shared, as seen from this host."""
+    storage = settings.shared_storage
+    own = next((one for one in settings.training_services if one.platform == "local"), None)
+    if storage is None or (storage.is_mounted and own is None):
+        return
     try:
-        blobs = Blobs(storage)
-        asyncio.run(blobs.check())
+        if not storage.is_mounted:
+            blobs = Blobs(storage)
+            asyncio.run(blobs.check())
+            yield Finding("shared storage", "ok", blobs.where)
+            return
+        problems: list[TuneError] = asyncio.run(registry.training_service_class("local").problems(own, settings))
+        if problems:
+            raise problems[0]
+        yield Finding("shared storage", "ok", f"{storage.local_mount_point} can be used here")
     except TuneError as error:
-        return Finding("shared storage", "bad", f"{error.message}{f' ({error.hint})' if error.hint else ''}")
-    return Finding("shared storage", "ok", blobs.where)
+        yield Finding("shared storage", "bad", f"{error.message}{f' ({error.hint})' if error.hint else ''}")
 
 
 def _sqlite() -> Finding:

@@ -216,6 +216,9 @@ def test_what_is_no_mount_or_another_one_is_refused(bench: Bench, storage: Stora
     plain = bench.tune("create", bench.config_file(training_service=remote(one), shared_storage=users))
     assert plain.returncode == 1 and f"host one: shared storage there: {storage.point} is a folder of" in plain.stderr
     assert "no mount: mount the storage there" in plain.stderr and not bench.home.exists()
+    own = {"local_mounted": "usermount", "local_mount_point": str(storage.point)}
+    here = bench.tune("doctor", "--config", bench.config_file(shared_storage=storage.fields(**own)))
+    assert here.returncode == 1 and f"{storage.point} is a folder of" in here.stdout.replace("\n", " ")
     full = bench.tune("create", bench.config_file(training_service=remote(three), shared_storage=storage.fields()))
     assert full.returncode == 1 and "can't be written by uid 0 (Read-only file system)" in full.stderr
     experiment = bench.experiment(training_service=remote(one, two), shared_storage=storage.fields())
