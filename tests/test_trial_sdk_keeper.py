@@ -320,6 +320,27 @@ async def test_k2_what_could_not_be_started_never_is(w):
 
 
 @served()
+async def test_on_shared_storage_only_the_trial_touches_its_folders(w):
+    """They may lie on a network file system that says nothing: the keeper does not look, and the trial says it."""
+    engine = await w.attach()
+    shared = w.root / "shared"
+    env = {"TUNE_OUTPUT_DIR": str(shared / "trials/t1"), "TUNE_CHECKPOINT_DIR": str(shared / "checkpoints")}
+    engine.launch("t1", "", cwd=str(w.root / "nowhere"), env=env)
+    assert "nowhere" in (await engine.heard(channel.Exited)).stderr
+    script = """
+        import os
+        from tune.trial_sdk import *
+        get_next_parameter()
+        print(get_output_dir(), os.environ["NNI_OUTPUT_DIR"], os.environ["TUNE_CHECKPOINT_DIR"])
+    """
+    engine.launch("t2", script, env=env)
+    assert (await engine.heard(channel.Exited, 2)).code == 0
+    said = (w.folder / "trials/t2/0/stdout").read_text().split()
+    assert said == [env["TUNE_OUTPUT_DIR"], env["TUNE_OUTPUT_DIR"], env["TUNE_CHECKPOINT_DIR"]]
+    assert (shared / "trials/t1").is_dir()
+
+
+@served()
 async def test_k2_a_folder_of_a_keeper_that_died_before_the_start(w):
     engine = await w.attach()
     (w.folder / "trials/t1/0").mkdir(parents=True)
