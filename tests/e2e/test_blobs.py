@@ -117,25 +117,25 @@ def test_checkpoints_follow_and_the_key_stays(
         tuner=ASHA,
         trial_command=f"{bench.script(PROMOTED)} 0",
         trial_concurrency=1,  # so that it is always the same ones that are gone on with
-        max_trial_number=6,
+        max_trial_number=4,
         debug=True,
         log_level="debug",
         training_service=remote(one.machine(name="one"), two.machine(name="two")),
         shared_storage=shelf.fields,
     )
     two.stop()
-    assert experiment.run().counts["SUCCEEDED"] == 6
+    assert experiment.run().counts["SUCCEEDED"] == 4
     one.stop()
     two.start()  # from here on everything that is gone on with comes from the storage
-    experiment.start(limits(max_trial_number=12))
+    experiment.start(limits(max_trial_number=8))
     state = experiment.finish()
-    assert state.counts["SUCCEEDED"] == 12, [trial.stderr for trial in state.made]
+    assert state.counts["SUCCEEDED"] == 8, [trial.stderr for trial in state.made]
     crossed = [one for one in state.made if one.continues is not None and state.made[one.continues].host != one.host]
     assert crossed and {trial.host for trial in state.made} == {"one", "two"}
     shelf.check(experiment)
     names = shelf.names(experiment)
     assert len([name for name in names if name.startswith("code/")]) == 1
-    assert len([name for name in names if name.startswith("trials/")]) == 12
+    assert len([name for name in names if name.startswith("trials/")]) == 8
     for folder in (bench.home, one.home, two.home):
         for path in folder.rglob("*"):
             assert path.is_symlink() or not path.is_file() or KEY.encode() not in path.read_bytes(), path
@@ -188,7 +188,7 @@ def test_engine_and_storage_go_and_come_and_nothing_is_lost(
     experiment = bench.experiment(
         tuner=ASHA,
         trial_command=f"{bench.script(PROMOTED)} 0.1",
-        max_trial_number=10,
+        max_trial_number=8,
         training_service=remote(one.machine(name="one"), two.machine(name="two")),
         shared_storage=shelf.fields,
     )
@@ -203,7 +203,7 @@ def test_engine_and_storage_go_and_come_and_nothing_is_lost(
     finally:
         threading.Timer(1.0, shelf.azurite.go_on).start()
     state = experiment.finish()
-    assert state.counts["SUCCEEDED"] == 10, [trial.stderr for trial in state.made]
+    assert state.counts["SUCCEEDED"] == 8, [trial.stderr for trial in state.made]
     assert {trial.attempt for trial in state.made} == {0}
     shelf.check(experiment)
 
@@ -280,7 +280,7 @@ def test_a_stop_does_not_wait_for_a_storage_that_is_away(bench: Bench, shelf: Sh
     two.start()
     shelf.azurite.suspend()
     try:
-        experiment.start(limits(max_trial_number=8))
+        experiment.start(limits(max_trial_number=5))
         waiting = experiment.until(lambda state: any(trial.launching for trial in state.made))
         stopped = bench.tune("stop", experiment.id, "--force")
         assert stopped.returncode == 0, stopped.stderr
@@ -289,8 +289,8 @@ def test_a_stop_does_not_wait_for_a_storage_that_is_away(bench: Bench, shelf: Sh
         shelf.azurite.go_on()
     state = experiment.finish()
     assert state.status == "STOPPED" and not state.active
-    experiment.start(limits(max_trial_number=8))
-    assert experiment.finish().counts["SUCCEEDED"] == 8
+    experiment.start(limits(max_trial_number=5))
+    assert experiment.finish().counts["SUCCEEDED"] == 5
     shelf.check(experiment)
 
 
