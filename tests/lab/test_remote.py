@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "e2e"))
 from harness import FAKE, Bench, Experiment, steps
 from harness import bench as make_bench
 
+from lab.asyncssh_host import AsyncsshHost
 from lab.host import Host
 from lab.network import Lab
 
@@ -297,3 +298,27 @@ def test_hosts_that_share_a_home(bench: Bench, lab: Lab) -> None:
             lab.remove(host)
         subprocess.run(["umount", "-l", shared], check=True)
         shared.rmdir()
+
+
+def test_a_server_of_asyncssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another server than OpenSSH's, which needs no root; its sessions are killed in the middle."""
+    (tmp_path / "host").mkdir()
+    with AsyncsshHost(tmp_path / "host") as host, make_bench(tmp_path / "bench", monkeypatch.setenv) as bench:
+        login = host.login
+        known = tmp_path / "known"
+        known.write_text(login.known_hosts)
+        entry = {"host": login.address, "port": login.port, "user": login.user, "ssh_key_file": str(login.key)}
+        entry |= {"known_hosts": str(known), "python_path": str(Path(sys.executable).parent)}
+        experiment = bench.experiment(
+            trial_command=bench.fake(steps=60, sleep=0.05),
+            max_trial_number=4,
+            training_service={"platform": "remote", "machine_list": [{**entry, "folder": str(tmp_path / "there")}]},
+        )
+        experiment.start()
+        experiment.until(lambda state: state.metrics > 10)
+        before = {one.id: one.pid for one in experiment.state().made if one.pid}
+        host.kill_sessions()
+        experiment.until(lambda state: sum(row.kind == "HOST" for row in experiment.rows()) >= 3)
+        assert before.items() <= {one.id: one.pid for one in experiment.state().made}.items()
+        assert experiment.finish().counts["SUCCEEDED"] == 4
+        experiment.check(4)
