@@ -41,12 +41,12 @@ def test_secrets_come_from_the_environment_or_a_file(tmp_path: Path, monkeypatch
     machine = Machine(host="h", name="h")
     monkeypatch.setenv("WORD", "one two")
     (tmp_path / "word").write_text("three\n")
-    assert _ssh.secret("env:WORD", machine) == "one two"
-    assert _ssh.secret(f"file:{tmp_path / 'word'}", machine) == "three"
+    assert _ssh._secret("env:WORD", machine) == "one two"
+    assert _ssh._secret(f"file:{tmp_path / 'word'}", machine) == "three"
     with pytest.raises(_ssh.Unreachable, match="no variable NO_WORD"):
-        _ssh.secret("env:NO_WORD", machine)
+        _ssh._secret("env:NO_WORD", machine)
     with pytest.raises(_ssh.Unreachable, match="can't be read"):
-        _ssh.secret(f"file:{tmp_path / 'none'}", machine)
+        _ssh._secret(f"file:{tmp_path / 'none'}", machine)
 
 
 @pytest.mark.parametrize("port", [22, 2222])

@@ -90,13 +90,16 @@ def test_a_recorded_group_that_is_another_one_is_not_touched(groups: Groups, tmp
 
 def test_what_was_begun_by_a_keeper_that_died_is_let_go(groups: Groups) -> None:
     group = groups.make("t1", 0)
-    process = inside(group, "input()")
+    process = inside(group, "import time; time.sleep(1000)")
     group.freeze()
     Group(group.path).let_go(at_once=True)
-    end(group)
-    process.communicate()
     frozen, line = group.way.state
-    assert line not in (group.path / frozen).read_text().splitlines()
+    deadline = time.monotonic() + 20  # the kernel takes a moment, and freezes meanwhile what it was told before
+    while line in (group.path / frozen).read_text().splitlines():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    end(group)
+    process.communicate(timeout=20)
 
 
 def test_a_group_below_and_one_with_many_threads(groups: Groups) -> None:
