@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import resource
 import select
 import shutil
@@ -229,7 +230,8 @@ def test_all_trials_failed_is_exit_1_with_the_reason(bench: Bench) -> None:
     assert done.returncode == 1 and done.stdout.splitlines()[-1] == "DONE no result"
     assert "no luck" in done.stderr and "\x1b" not in done.stderr + done.stdout
     done = bench.tune("create", bench.config_file(trial_command=command))
-    assert done.returncode == 1 and done.stdout.splitlines()[-1].startswith("PAUSED: the first 3 trials all failed")
+    assert done.returncode == 1  # two run at a time: the fourth may have ended in the same moment as the third
+    assert re.match(r"PAUSED: the first [34] trials all failed", done.stdout.splitlines()[-1])
     assert "no luck" in done.stderr
 
 
