@@ -191,7 +191,9 @@ def test_a_broken_connection_is_dialled_again_once(keeper, trial):
 
 def test_a_keeper_that_always_hangs_up_does_not_hold_a_final(keeper, trial):
     def work():
-        for _ in range(2):
+        keeper.accept().socket.close()
+        keeper.socket.settimeout(2)
+        with contextlib.suppress(TimeoutError):  # a greeting that met a closed socket already is the end of it
             keeper.accept().socket.close()
 
     with meanwhile(work):
