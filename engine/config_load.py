@@ -6,14 +6,13 @@ dropped is named in a note and left out. All that is wrong with a file is said a
 
     file:line: field: what was found; allowed: what is allowed; did you mean ...?
 
-Reading is in config_file.py, the result in config.py.
+Reading is in config_file.py, what a single field may be in config_fields.py, the result in config.py.
 """
 
 from __future__ import annotations
 
 import difflib
 import inspect
-import ipaddress
 import os
 import re
 import secrets
@@ -25,7 +24,8 @@ from typing import Any
 import msgspec
 
 from . import registry
-from .config import Algorithm, Config, Machine, SharedStorage, TrainingService, seconds
+from .config import Algorithm, Config, Machine, SharedStorage, TrainingService
+from .config_fields import ALGORITHM, CHECKS, MACHINE, SERVICE, STORAGE, Wrong, shown
 from .config_file import Place, Source, is_list, is_table, not_plain, read, said
 from .errors import UsageError
 from .registry import fold
@@ -75,315 +75,7 @@ def machine(fields: Mapping[str, Any], base: Path) -> Machine:
     return made[0]
 
 
-# -- one value --------------------------------------------------------------------------------------------------------
-class _Wrong(Exception):
-    """A value that can't be: what was found, and what is allowed; `inside` leads to a part of the value."""
-
-    def __init__(self, text: str, *inside: str | int) -> None:
-        super().__init__(text)
-        self.inside = inside
-
-
-def _shown(value: Any) -> str:
-    text = repr(value) if not isinstance(value, bool) else str(value).lower()
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise _Wrong(f"found {_shown(value)}; allowed: text")
-    if not value.strip():
-        raise _Wrong("found an empty text; allowed: text")
-    if "\0" in value:
-        raise _Wrong("found a zero byte; allowed: text")
-    return value
-
-
-def _switch(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise _Wrong(f"found {_shown(value)}; allowed: true or false")
-    return value
-
-
-def _whole(least: int, most: int = 2**63 - 1) -> Callable[[Any], int]:
-    def check(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            upper = "or more" if most > 10**12 else f"to {most}"
-            raise _Wrong(f"found {_shown(value)}; allowed: an integer, {least} {upper}")
-        return value
-
-    return check
-
-
-def _duration(value: Any, least: float = 1e-3) -> str:
-    wrong = _Wrong(f"found {_shown(value)}; allowed: a number and s, m, h or d, e.g. 40m or 1.5h, or seconds")
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise wrong
-    try:
-        length = seconds(value)
-    except (ValueError, OverflowError):
-        raise wrong from None
-    if length < least:
-        raise _Wrong(f"found {_shown(value)}; allowed: more than 0")
-    return value.strip() if isinstance(value, str) else f"{value}s"
-
-
-def _grace(value: Any) -> str:
-    return _duration(value, 0.0)
-
-
-def _one_of(*allowed: str) -> Callable[[Any], str]:
-    def check(value: Any) -> str:
-        if not isinstance(value, str) or value.lower() not in allowed:
-            near = difflib.get_close_matches(str(value).lower(), allowed, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise _Wrong(f"found {_shown(value)}; allowed: {', '.join(allowed)}{hint}")
-        return value.lower()
-
-    return check
-
-
-def _table(value: Any) -> dict[str, Any]:
-    if not is_table(value):
-        raise _Wrong(f"found {_shown(value)}; allowed: a table of fields")
-    return value
-
-
-def _tables(value: Any) -> Any:
-    """A table, or several in a list."""
-    return _each(_table, "tables")(value) if is_list(value) else _table(value)
-
-
-def _reference(value: Any) -> str:
-    """A secret, by reference: what it is stands in no file of ours."""
-    text = _text(value)
-    kind, colon, name = text.partition(":")
-    if not colon or kind not in ("env", "file") or not name:
-        raise _Wrong('found it written out, which every reader of the file would see; allowed: "env:NAME", "file:PATH"')
-    return text
-
-
-def _plain_word(value: Any) -> str:
-    """A path or a name for another machine's shell, which may be any: nothing in it means anything to one."""
-    text = _text(value)
-    if not re.fullmatch(r"(~/)?[A-Za-z0-9_./@+=:,-]+", text) or text.startswith("-"):
-        raise _Wrong(f"found {_shown(value)}; allowed: letters, digits and any of _ . / @ + = : , -")
-    return text
-
-
-def _address(value: Any) -> str:
-    text = _text(value)
-    if not re.fullmatch(r"[A-Za-z0-9_.:%-]{1,255}", text) or text.startswith("-"):
-        raise _Wrong(f"found {_shown(value)}; allowed: a host's name or address")
-    return text
-
-
-def _ip(value: Any) -> str:
-    try:
-        return str(ipaddress.ip_address(_text(value)))
-    except ValueError:
-        raise _Wrong(f"found {_shown(value)}; allowed: an IP address of this host, such as 127.0.0.1") from None
-
-
-def _absolute(value: Any) -> str:
-    text = _text(value)
-    if not text.startswith("/") or ".." in text.split("/") or any(ord(one) < 32 for one in text):
-        raise _Wrong(f"found {_shown(value)}; allowed: an absolute path")
-    return text.rstrip("/") or "/"
-
-
-def _storage_type(value: Any) -> str:
-    return {"nfs": "NFS", "azureblob": "AzureBlob"}[_one_of("nfs", "azureblob")(value)]
-
-
-def _mounted(value: Any) -> str:
-    chosen = _one_of("usermount", "tunemount", "nnimount", "nomount")(value)
-    return "tunemount" if chosen == "nnimount" else chosen
-
-
-def _mounted_there(value: Any) -> str:
-    chosen = _one_of("usermount", "tunemount", "nnimount")(value)
-    return "tunemount" if chosen == "nnimount" else chosen
-
-
-def _container(value: Any) -> str:
-    text = _text(value)
-    if not re.fullmatch(r"[a-z0-9](-?[a-z0-9]){2,62}", text):
-        raise _Wrong(f"found {_shown(value)}; allowed: 3 to 63 small letters and digits, with single hyphens between")
-    return text
-
-
-def _jump(value: Any) -> str:
-    text = _text(value)
-    if not all(re.fullmatch(r"([A-Za-z0-9_.-]+@)?[A-Za-z0-9_.-]+(:[0-9]{1,5})?", one) for one in text.split(",")):
-        raise _Wrong(f"found {_shown(value)}; allowed: [user@]host[:port], several separated by commas")
-    return text
-
-
-def _environment(value: Any) -> dict[str, str]:
-    for name, one in _table(value).items():
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or name.startswith(("TUNE_", "NNI_")):
-            raise _Wrong("not a name of a variable that may be set", name)
-        if not isinstance(one, str) or "\0" in one:
-            raise _Wrong(f"found {_shown(one)}; allowed: text", name)
-    return value
-
-
-def _platforms(value: Any) -> Any:
-    """A platform, or several in a list."""
-    if not is_list(value):
-        return _text(value)
-    found: list[str] = _each(_text, "platforms")(value)
-    if len({fold(one) for one in found}) < len(found) or not found:
-        raise _Wrong(f"found {_shown(value)}; allowed: one or more platforms, each once")
-    return found
-
-
-def _indices(value: Any) -> list[int]:
-    wrong = _Wrong(f'found {_shown(value)}; allowed: an index, a list of them, or a text such as "0,1"')
-    found: list[Any] = value if is_list(value) else [value]
-    if isinstance(value, str):
-        parts = [part.strip() for part in value.split(",")]
-        if not all(re.fullmatch(r"[0-9]{1,6}", part) for part in parts):
-            raise wrong
-        found = [int(part) for part in parts]
-    if any(isinstance(index, bool) or not isinstance(index, int) or index < 0 for index in found):
-        raise wrong
-    if len(set(found)) < len(found):
-        raise _Wrong(f"found {_shown(value)}; allowed: each index once")
-    return list(found)
-
-
-def _each(check: Callable[[Any], Any], what: str) -> Callable[[Any], list[Any]]:
-    def check_all(value: Any) -> list[Any]:
-        if not is_list(value):
-            raise _Wrong(f"found {_shown(value)}; allowed: a list of {what}")
-        for index, one in enumerate(value):
-            try:
-                check(one)
-            except _Wrong as wrong:
-                raise _Wrong(str(wrong), index, *wrong.inside) from None
-        return value
-
-    return check_all
-
-
-def _objectives(value: Any) -> dict[str, str]:
-    modes: dict[str, str] = {}
-    for key, mode in _table(value).items():
-        try:
-            _text(key)
-            modes[key] = _MODE(mode)
-        except _Wrong as wrong:
-            raise _Wrong(str(wrong), key) from None
-    if len(modes) < 2:
-        few = "1 objective" if modes else "no objective"
-        raise _Wrong(f"found {few}; allowed: two or more keys of a result (for one: leave it out, set optimize_mode)")
-    return modes
-
-
-def _not_yet_if_true(value: Any) -> bool:
-    if _switch(value):
-        raise _Wrong("found true: not yet; allowed: false")
-    return False
-
-
-_MODE = _one_of("maximize", "minimize")
-_CHECKS: dict[str, Callable[[Any], Any]] = {
-    "experiment_name": _text,
-    "search_space": _table,
-    "search_space_file": _text,
-    "trial_command": _text,
-    "trial_code_directory": _text,
-    "trial_concurrency": _whole(1, 99_999),
-    "max_trial_number": _whole(1),
-    "max_experiment_duration": _duration,
-    "max_trial_duration": _duration,
-    "trial_gpu_number": _whole(0, 1024),
-    "multi_phase": _switch,
-    "multi_thread": _switch,
-    "max_phase_number": _whole(1),
-    "max_phases_per_trial": _whole(1),
-    "max_retries": _whole(0, 1_000_000),
-    "max_failures": _whole(0, 1_000_000_000),
-    "max_silence": _duration,
-    "stop_grace": _grace,
-    "engine_lease": _duration,
-    "seed": _whole(0),
-    "python": _text,
-    "debug": _switch,
-    "log_level": _one_of("trace", "debug", "info", "warning", "error", "fatal"),
-    "optimize_mode": _MODE,
-    "objectives": _objectives,
-    "constraints": _each(_text, "conditions on parameters"),
-    "outcome_constraints": _each(_text, "conditions on results"),
-    "initial_parameters": _each(_table, "tables of parameters"),
-    "experiment_working_directory": _text,
-    "experiment_type": _text,
-    "tuner": _table,
-    "assessor": _table,
-    "advisor": _table,
-    "training_service": _tables,
-    "tuner_gpu_indices": _indices,
-    "use_annotation": _not_yet_if_true,
-    "nni_manager_ip": _text,
-    "shared_storage": _table,
-}
-_ALGORITHM: dict[str, Callable[[Any], Any]] = {
-    "name": _text,
-    "class_args": _table,
-    "class_name": _text,
-    "code_directory": _text,
-}
-_SERVICE: dict[str, Callable[[Any], Any]] = {
-    "platform": _platforms,
-    "use_active_gpu": _switch,
-    "max_trial_number_per_gpu": _whole(1),
-    "gpu_indices": _indices,
-    "reuse_mode": _switch,
-    "slots": _whole(1, 99_999),
-    "machine_list": _each(_table, "machines"),
-    "channel": _one_of("tcp"),
-    "channel_address": _ip,
-    "channel_port": _whole(0, 65535),
-    "channel_tls": _switch,
-    "trial_gpu_number": _whole(0, 1024),
-    "trial_command": _text,
-    "trial_code_directory": _text,
-}
-_MACHINE: dict[str, Callable[[Any], Any]] = {
-    "host": _address,
-    "name": _address,
-    "port": _whole(1, 65535),
-    "user": _plain_word,
-    "ssh_key_file": _text,
-    "ssh_passphrase": _reference,
-    "password": _reference,
-    "known_hosts": _text,
-    "proxy_jump": _jump,
-    "ssh_config": _switch,
-    "python_path": _plain_word,
-    "folder": _plain_word,
-    "keepalive": _duration,
-    "slots": _whole(1, 99_999),
-    "use_active_gpu": _switch,
-    "max_trial_number_per_gpu": _whole(1),
-    "gpu_indices": _indices,
-    "env": _environment,
-}
-_STORAGE: dict[str, Callable[[Any], Any]] = {
-    "storage_type": _storage_type,
-    "local_mounted": _mounted,
-    "remote_mounted": _mounted_there,
-    "local_mount_point": _text,
-    "remote_mount_point": _absolute,
-    "nfs_server": _address,
-    "exported_directory": _absolute,
-    "storage_account_name": _address,
-    "storage_account_key": _reference,
-    "connection_string": _reference,
-    "container_name": _container,
-}
+# -- NNI's words ------------------------------------------------------------------------------------------------------
 # NNI 1.x, folded, and where it stands today
 _V1_TOP = {
     "maxexecduration": "max_experiment_duration",
@@ -414,31 +106,7 @@ _V1_MARKS = {*_V1_TOP, *_DROPPED[:1], *_DROPPED[2:], "trial", "localconfig", "tr
 _V1_SERVICES = re.compile(r"((pai|paiyarn|aml|dlts|adl|kubeflow|frameworkcontroller|hybrid)config)")
 
 
-_SECTIONS: dict[str, Mapping[str, Callable[[Any], Any]]] = {
-    "": _CHECKS,
-    "tuner": _ALGORITHM,
-    "training_service": _SERVICE,
-    "machine": _MACHINE,
-    "shared_storage": _STORAGE,
-}
-
-
-def fields(section: str = "") -> tuple[str, ...]:
-    """The names of the fields of a config, or of a section: "tuner" (assessor, advisor too) or "training_service"."""
-    return tuple(_SECTIONS[section])
-
-
-def check_field(section: str, name: str, value: Any) -> Any:
-    """The value of one field as a config holds it; `ValueError` says what was found and what is allowed."""
-    wrong = not_plain({name: value})
-    if wrong is not None:
-        raise ValueError(f"{said(wrong[0])}: {wrong[1]}")
-    try:
-        return _SECTIONS[section][name](value)
-    except _Wrong as error:
-        raise ValueError(f"{name}: {error}") from None
-
-
+# -- a whole config ---------------------------------------------------------------------------------------------------
 class _Found:
     """A field of the file: its value, and where it stands there, in the file's own spelling."""
 
@@ -475,10 +143,10 @@ class _Reader:
         """End with all errors, if there are any."""
         if not self.errors:
             return
-        shown = self.errors[:_SHOWN]
+        lines = self.errors[:_SHOWN]
         if len(self.errors) > _SHOWN:
-            shown.append(f"and {len(self.errors) - _SHOWN} more")
-        raise UsageError("\n".join(shown))
+            lines.append(f"and {len(self.errors) - _SHOWN} more")
+        raise UsageError("\n".join(lines))
 
     def place(self, *names: str) -> Place:
         """Where a field, or its nearest parent that is there, stands in the file."""
@@ -491,10 +159,10 @@ class _Reader:
     def config(self) -> Config:
         """The config; `UsageError` with everything that is wrong."""
         if not is_table(self.data):
-            self.wrong((), f"found {_shown(self.data)}; allowed: a table of fields")
+            self.wrong((), f"found {shown(self.data)}; allowed: a table of fields")
             self.fail()
         fields = self.top()
-        values = self.checked(fields, _CHECKS, ())
+        values = self.checked(fields, CHECKS, ())
         service = self.services(values.pop("training_service", None), values)
         storage = self.storage(values.pop("shared_storage", None), service)
         advisor = values.pop("advisor", None)
@@ -549,7 +217,7 @@ class _Reader:
 
     def top(self) -> dict[str, _Found]:
         """The file's fields by today's names; 1.x sections are taken apart."""
-        known = {fold(name): name for name in _CHECKS}
+        known = {fold(name): name for name in CHECKS}
         data: dict[str, Any] = self.data
         self.is_nni = any(fold(key) in _V1_MARKS or key != key.lower() for key in data)
         fields: dict[str, _Found] = {}
@@ -587,14 +255,14 @@ class _Reader:
                 local["machine_list"] = _Found(value, place)
             elif folded in ("trial", "localconfig", "remoteconfig"):
                 if value is not None:
-                    self.wrong(place, f"found {_shown(value)}; allowed: a table of fields")
+                    self.wrong(place, f"found {shown(value)}; allowed: a table of fields")
             elif _V1_SERVICES.fullmatch(folded):
                 if value is not None:
                     self.wrong(place, "not yet; allowed: the platform local")
             elif value is not None:
-                self.unknown(place, list(_CHECKS))
+                self.unknown(place, list(CHECKS))
         if local and "training_service" not in fields:
-            known_local = {fold(name): name for name in _SERVICE}
+            known_local = {fold(name): name for name in SERVICE}
             section: dict[str, Any] = {}
             for name, found in local.items():
                 section[name] = found.value
@@ -616,7 +284,7 @@ class _Reader:
             self.places.setdefault((*above, name), found.place)
             try:
                 values[name] = checks[name](found.value)
-            except _Wrong as wrong:
+            except Wrong as wrong:
                 self.wrong((*self.places[(*above, name)], *wrong.inside), str(wrong))
         return values
 
@@ -684,12 +352,12 @@ class _Reader:
                 indices = rest.pop(key)
                 if indices is not None and name == "tuner":
                     place = (*self.place(name), key)
-                    found = self.checked({"tuner_gpu_indices": _Found(indices, place)}, _CHECKS, ())
+                    found = self.checked({"tuner_gpu_indices": _Found(indices, place)}, CHECKS, ())
                     values.update(found)
             elif name == "tuner" and folded == "builtinassessorname":
-                self.unknown((*self.place(name), key), list(_ALGORITHM))
+                self.unknown((*self.place(name), key), list(ALGORITHM))
                 rest.pop(key)
-        known = self.section(name, rest, _ALGORITHM, _V1_ALGORITHM)
+        known = self.section(name, rest, ALGORITHM, _V1_ALGORITHM)
         class_name, plug = known.get("class_name", ""), known.get("name", "")
         if module and class_name:
             class_name = f"{module}.{class_name}"
@@ -734,7 +402,7 @@ class _Reader:
 
     def service(self, data: Any, above: Place, values: dict[str, Any]) -> list[TrainingService]:
         """One table's training services: as many as it names platforms. Platforms to come are refused by name."""
-        known = self.section("training_service", data, _SERVICE, {**_V1_LOCAL, "name": "platform"}, above)
+        known = self.section("training_service", data, SERVICE, {**_V1_LOCAL, "name": "platform"}, above)
         for name in ("trial_gpu_number", "trial_command", "trial_code_directory"):
             if name in known:
                 values.setdefault(name, known.pop(name))
@@ -748,7 +416,7 @@ class _Reader:
             if match is None:
                 word = "not yet" if fold(platform) in _PLATFORMS_TO_COME else "unknown platform"
                 at = self.place("training_service", "platform")
-                self.wrong(at, f"found {_shown(platform)}: {word}; allowed: {', '.join(map(str.lower, allowed))}")
+                self.wrong(at, f"found {shown(platform)}: {word}; allowed: {', '.join(map(str.lower, allowed))}")
             else:
                 platforms.append(match.lower())
         if known.get("reuse_mode") is not None:
@@ -788,7 +456,7 @@ class _Reader:
             above = (*self.place("training_service", "machine_list"), index)
             for known in [places for places in self.places if places[:1] == ("machine",)]:
                 del self.places[known]
-            fields = self.section("machine", one, _MACHINE, _V1_MACHINE, above)
+            fields = self.section("machine", one, MACHINE, _V1_MACHINE, above)
             if "host" not in fields:
                 if ("machine", "host") not in self.places:
                     self.wrong(above, "host is missing; it is the machine's name or address")
@@ -820,7 +488,7 @@ class _Reader:
         if data is None:
             return None
         before = len(self.errors)
-        known = self.section("shared_storage", data, _STORAGE, {})
+        known = self.section("shared_storage", data, STORAGE, {})
         if "storage_type" not in known:
             if ("shared_storage", "storage_type") not in self.places and "storage_type" not in self.meant:
                 self.wrong(self.place("shared_storage"), "storage_type is missing; allowed: NFS, AzureBlob")
@@ -895,8 +563,8 @@ class _Reader:
             return next(iter(objectives.values()))
         if said_by_tuner is not None:
             try:
-                chosen = _CHECKS["optimize_mode"](said_by_tuner)
-            except _Wrong as wrong:
+                chosen = CHECKS["optimize_mode"](said_by_tuner)
+            except Wrong as wrong:
                 if not tuner.is_users:
                     self.wrong(self.place("tuner", "class_args", "optimize_mode"), str(wrong))
                 return given or "maximize"
@@ -933,7 +601,7 @@ class _Reader:
             return None
         self.space_source = source
         if not is_table(source.data):
-            self.wrong((), f"found {_shown(source.data)}; allowed: a table of parameters", source)
+            self.wrong((), f"found {shown(source.data)}; allowed: a table of parameters", source)
             return None
         return dict(source.data)
 
@@ -947,7 +615,7 @@ class _Reader:
             self.notes.append(f"{name}: not used; set TUNE_HOME to keep experiments elsewhere")
         kind = values.pop("experiment_type", None)
         if kind is not None and kind != "hpo":
-            self.wrong(self.place("experiment_type"), f"found {_shown(kind)}: not yet; allowed: hpo")
+            self.wrong(self.place("experiment_type"), f"found {shown(kind)}: not yet; allowed: hpo")
 
     # -- paths ----------------------------------------------------------------------------------------------------
     def path(self, text: str) -> Path:

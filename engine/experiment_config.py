@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from . import config_load
+from . import config_fields, config_load
 from .config import Config
 
 
@@ -30,7 +30,7 @@ class _Fields:
 
     def __setattr__(self, name: str, value: Any) -> None:
         self._known(name)
-        self._values[name] = None if value is None else config_load.check_field(self._section, name, _plain(value))
+        self._values[name] = None if value is None else config_fields.check_field(self._section, name, _plain(value))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -43,7 +43,7 @@ class _Fields:
         self._values.pop(name, None)
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *config_load.fields(self._section)]
+        return [*super().__dir__(), *config_fields.fields(self._section)]
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={value!r}" for name, value in self.mapping().items())
@@ -55,7 +55,7 @@ class _Fields:
     __hash__ = None  # type: ignore[assignment]  # it can be changed
 
     def _known(self, name: str) -> None:
-        allowed = config_load.fields(self._section)
+        allowed = config_fields.fields(self._section)
         if name not in allowed:
             near = difflib.get_close_matches(name, allowed, n=1)
             hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(allowed)}"

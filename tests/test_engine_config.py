@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tune.engine import config_file, config_load, registry
+from tune.engine import config_fields, config_file, config_load, registry
 from tune.engine.config import Config, decode, encode, seconds, size
 from tune.engine.errors import TuneError, UsageError
 from tune.training_services.local import Local
@@ -544,7 +544,7 @@ def test_sizes_and_numbers() -> None:
     )
 )
 def test_any_value_in_any_field_is_answered(value: Any) -> None:
-    for name in config_load._CHECKS:
+    for name in config_fields.CHECKS:
         data = {"search_space": SPACE, "trial_command": "x", name: value}
         try:
             config, _ = config_load.from_mapping(data, Path("/"))
