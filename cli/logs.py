@@ -20,9 +20,7 @@ import msgspec
 from cyclopts import Parameter
 
 from ..engine import views
-from ..engine.config import Config
 from ..engine.errors import TuneError, UsageError
-from ..engine.home import Folder
 from ..engine.mirror import Mirror
 from ..engine.state import Trial
 from .reading import Follow, Opened, Reference, emit, find_trial, note, opened, printable, printable_lines, say
@@ -118,28 +116,28 @@ def _trial(experiment: Opened, one: Trial, name: str, follow: bool) -> None:
             return not now.over
         return now.active and not (folder / str(now.attempt) / "exit").exists()
 
-    mirror = Copies(experiment)
     attempt, going = -1, True
-    while going:
-        going = follow and more()
-        mirror.bring(number, name)
-        found = open_output(folder, name)
-        if found is not None and found[0] != attempt:
-            attempt, file = found
-            with file:
+    with contextlib.closing(Copies(experiment)) as copies:
+        while going:
+            going = follow and more()
+            copies.bring(number, name)
+            found = open_output(folder, name)
+            if found is not None and found[0] != attempt:
+                attempt, file = found
+                with file:
 
-                def same(current: int = attempt) -> bool:
-                    mirror.bring(number, name)
-                    return more() and experiment.state.trial(number).attempt == current
+                    def same(current: int = attempt) -> bool:
+                        goes_on = more() and experiment.state.trial(number).attempt == current
+                        copies.bring(number, name)  # after that look: then what it wrote last is here, too
+                        return goes_on
 
-                for data in _bytes(file, same if follow else None):
-                    shown.write(data)
-        elif found is not None:
-            found[1].close()
-        if going:
-            time.sleep(_STEP)
+                    for data in _bytes(file, same if follow else None):
+                        shown.write(data)
+            elif found is not None:
+                found[1].close()
+            if going:
+                time.sleep(_STEP)
     shown.end()
-    mirror.close()
     now = experiment.state.trial(number)
     if attempt < 0:
         if name == "stderr" and now.stderr:
@@ -155,18 +153,15 @@ class Copies:
     def __init__(self, experiment: Opened) -> None:
         self._experiment = experiment
         self._runner = asyncio.Runner()
-        self._mirror: Mirror | None = None
+        self._mirror = Mirror(experiment.folder, experiment.state.settings)
         self._away = False
 
     def bring(self, number: int, name: str) -> None:
         """Have what a trial wrote until now."""
-        state = self._experiment.state
-        one = state.trial(number)
-        if self._away or not one.host or one.host == "local":
+        one = self._experiment.state.trial(number)
+        if self._away or not one.host:
             return
         try:
-            if self._mirror is None:
-                self._mirror = self._runner.run(_made(self._experiment.folder, state.settings))
             self._runner.run(self._mirror.output(one, name))
         except TuneError as error:
             self._away = True
@@ -174,13 +169,8 @@ class Copies:
 
     def close(self) -> None:
         """End the connections."""
-        if self._mirror is not None:
-            self._runner.run(self._mirror.close())
+        self._runner.run(self._mirror.close())
         self._runner.close()
-
-
-async def _made(folder: Folder, settings: Config) -> Mirror:
-    return Mirror(folder, settings)
 
 
 def open_output(folder: Path, name: str) -> tuple[int, BinaryIO] | None:

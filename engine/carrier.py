@@ -24,17 +24,17 @@ import shutil
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import structlog
 
 from ..trial_sdk import boot, channel
-from . import registry
 from .blobs import Blobs
 from .config import Config
 from .errors import TuneError
 from .events import Fact, Metric, TrialEnd
 from .home import Folder
+from .host_files import HostFiles
 from .state import State, Trial
 
 _log = structlog.get_logger("storage")
@@ -46,22 +46,6 @@ MOST = 64 << 30  # bytes of a folder, packed
 AT_ONCE = 4  # transfers
 PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds, before it is tried again
 PATIENCE = 60.0  # seconds at the end of an experiment in which nothing could be stored
-
-
-class Files(Protocol):
-    """The files of an experiment on another host."""
-
-    def take(self, path: str, limit: int, *, optional: bool = False) -> AsyncIterator[bytes]:
-        """A folder as a compressed tar; with `optional` no bytes at all where there is nothing. `TuneError`."""
-        ...
-
-    async def give(self, path: str, packed: Path, size: int, digest: str) -> None:
-        """Have a folder be what a compressed tar with this BLAKE2b-256 digest holds. `TuneError`."""
-        ...
-
-    async def close(self) -> None:
-        """End the access."""
-        ...
 
 
 class Saved:
@@ -85,7 +69,7 @@ class Carrier:
         self._given: dict[tuple[str, str], str] = {}  # by host and checkpoint: the digest of what it was given
         self._listed = asyncio.Event()
         self._slots = asyncio.Semaphore(AT_ONCE)
-        self._files: dict[str, Files | None] = {}
+        self._files = HostFiles(folder.id, settings)
         self._guards: dict[str, asyncio.Lock] = {}
         self._storing: set[asyncio.Task[None]] = set()
         self._bringing: dict[tuple[object, ...], asyncio.Task[None]] = {}
@@ -151,8 +135,7 @@ class Carrier:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        for host in list(self._files):
-            await self._drop(host)
+        await self._files.close()
         await self._blobs.close()
 
     # -- storing ----------------------------------------------------------------------------------------------------
@@ -253,7 +236,7 @@ class Carrier:
             if found != digest:
                 raise TuneError(f"{self._blobs.where}: {name} is not what was stored there")
             async with self._guard(host):
-                files = await self._of(host)
+                files = await self._files.of(host)
                 if files is None:
                     await asyncio.to_thread(_settle, packed, self._folder.path / name, digest)
                 else:
@@ -263,7 +246,7 @@ class Carrier:
     # -- hosts --------------------------------------------------------------------------------------------------------
     async def _take(self, host: str, path: str, packed: Path) -> str:
         async with self._guard(host):
-            files = await self._of(host)
+            files = await self._files.of(host)
             if files is None:
                 return await asyncio.to_thread(_pack, self._folder.path / path, packed)
             await _write(packed, files.take(path, MOST, optional=True))
@@ -277,26 +260,8 @@ class Carrier:
             try:
                 yield
             except BaseException:
-                await self._drop(host)
+                await self._files.drop(host)
                 raise
-
-    async def _of(self, host: str) -> Files | None:
-        """Access to a host's files; None when they are here."""
-        if host not in self._files:
-            found: Files | None = None
-            for own in self._settings.training_services:
-                kind = registry.training_service_class(own.platform)
-                access: Callable[..., Awaitable[Files | None]] | None = getattr(kind, "files", None)
-                if access is not None and found is None:
-                    found = await access(own, host, self._folder.id)
-            self._files[host] = found
-        return self._files[host]
-
-    async def _drop(self, host: str) -> None:
-        files = self._files.pop(host, None)
-        if files is not None:
-            with contextlib.suppress(OSError, TuneError):
-                await files.close()
 
     async def _patiently(self, what: str, work: Callable[[], Awaitable[_Result]]) -> _Result:
         """Do something, again and again until it is done."""

@@ -1,8 +1,7 @@
 """Copies of what trials on other hosts have written, made when somebody wants to see it.
 
 A copy lies where the file of a trial on this host would lie, `trials/<trial id>/<attempt>/...`, so whoever shows files
-shows these. A training service whose hosts have files of their own gives access to them by `async files(own, host,
-experiment)`; without it trials write here themselves.
+shows these. What trials write here needs no copy, and nothing is done.
 """
 
 from __future__ import annotations
@@ -13,14 +12,13 @@ import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Protocol
 
-from . import registry
 from .config import Config
 from .errors import TuneError
 from .home import Folder
+from .host_files import Files, HostFiles
 from .state import Trial
 
 PIECE = 1 << 20
@@ -28,48 +26,31 @@ MOST = 64 << 20  # bytes that one look copies
 MAX_FOLDER = 4 << 30  # bytes of a folder, packed
 
 
-class Files(Protocol):
-    """The files of an experiment on another host."""
-
-    async def read(self, path: str, offset: int, limit: int) -> tuple[int, bytes]:
-        """The file's size now, and a piece of it; (0, b"") where there is none. `TuneError`."""
-        ...
-
-    def take(self, path: str, limit: int, *, base: str = "") -> AsyncIterator[bytes]:
-        """A folder as a compressed tar, below the experiment's folder there or `base`. `TuneError`."""
-        ...
-
-    async def close(self) -> None:
-        """End the access."""
-        ...
-
-
 class Mirror:
     """The copies of one experiment. Not to be used from several event loops."""
 
     def __init__(self, folder: Folder, settings: Config) -> None:
         self._folder, self._settings = folder, settings
-        self._files: dict[str, Files | None] = {}
+        self._files = HostFiles(folder.id, settings)
         self._guard = asyncio.Lock()
 
     async def output(self, one: Trial, name: str) -> None:
         """Bring the copy of a trial's `stdout` or `stderr` up to date, `MOST` bytes at a time at most. `TuneError`."""
         async with self._guard:
-            files = await self._of(one)
+            files = await self._files.of(one.host)
             if files is None:
                 return
             try:
                 await self._copy(files, one, name)
             except BaseException:  # the link may be gone: the next look dials again
-                self._files.pop(one.host, None)
-                await files.close()
+                await self._files.drop(one.host)
                 raise
 
     async def folder(self, one: Trial) -> Path:
         """Copy everything that a trial has written: the folder that holds it. `TuneError`."""
         target = self._folder.trials / one.id
         async with self._guard:
-            files = await self._of(one)
+            files = await self._files.of(one.host)
             if files is None:
                 return target
             path = f"trials/{one.id}"
@@ -91,22 +72,7 @@ class Mirror:
 
     async def close(self) -> None:
         """End all accesses."""
-        for files in self._files.values():
-            if files is not None:
-                await files.close()
-        self._files.clear()
-
-    async def _of(self, one: Trial) -> Files | None:
-        """Access to the host of a trial; None when it wrote here."""
-        if one.host not in self._files:
-            self._files[one.host] = None
-            for own in self._settings.training_services:
-                kind = registry.training_service_class(own.platform)
-                access: Callable[..., Awaitable[Files | None]] | None = getattr(kind, "files", None)
-                found = None if access is None else await access(own, one.host, self._folder.id)
-                if found is not None:
-                    self._files[one.host] = found
-        return self._files[one.host]
+        await self._files.close()
 
     async def _copy(self, files: Files, one: Trial, name: str) -> None:
         folder = self._folder.trials / one.id / str(one.attempt)
@@ -136,12 +102,3 @@ def _unpack(packed: Path, target: Path) -> None:
             shutil.copytree(room, target, dirs_exist_ok=True)
     except (tarfile.TarError, EOFError) as error:
         raise TuneError(f"what came is no folder: {error}") from error
-
-
-async def bring(folder: Folder, settings: Config, one: Trial, name: str) -> None:
-    """Bring the copy of a trial's output up to date, once. `TuneError`."""
-    mirror = Mirror(folder, settings)
-    try:
-        await mirror.output(one, name)
-    finally:
-        await mirror.close()

@@ -21,7 +21,7 @@ from litestar.openapi import ResponseSpec
 from litestar.params import JSONBody, PathParameter, QueryParameter
 from litestar.response import Stream
 
-from ..engine import points, views
+from ..engine import client, points, views
 from ..engine.config import encode as encode_config
 from ..engine.config import seconds
 from ..engine.errors import UsageError
@@ -152,7 +152,7 @@ def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
 
     @get("/api/experiments", summary="All experiments in $TUNE_HOME", responses=answers(list[shapes.Status]))
     async def experiments() -> Response[bytes]:
-        return json(await asyncio.to_thread(others.experiments))
+        return json(await asyncio.to_thread(client.statuses))
 
     @get("/api/trials", summary="All trials, a row each", responses=answers(shapes.Trials, 400, 404))
     async def trials(at_seq: Seq = None) -> Response[bytes]:
@@ -191,7 +191,7 @@ def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
         limit: Annotated[int, QueryParameter(ge=1, le=MAX_LOG)] = 1 << 16,
     ) -> Response[bytes]:
         one = _trial(source.state, number)
-        note = await source.copied(one, stream) if one.host not in ("", "local") else ""
+        note = await source.copied(one, stream) if one.host else ""
         parts = (one.id, str(one.attempt), stream)
         found = await asyncio.to_thread(files.piece, source.folder.trials, parts, offset, limit)
         return json({**found, "note": note})

@@ -98,6 +98,13 @@ class Source:
     # -- following ------------------------------------------------------------------------------------------------
     async def run(self) -> None:
         """Follow the experiment, through as many engines as come, until cancelled."""
+        try:
+            await self._follow()
+        finally:
+            if self._mirror is not None:
+                await self._mirror.close()
+
+    async def _follow(self) -> None:
         while True:
             reached = await client.Client.connect(self.folder)
             if reached is not None:

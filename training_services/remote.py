@@ -55,7 +55,7 @@ class Remote:
         self._experiment = experiment
         self._connection: asyncssh.SSHClientConnection | None = None
         self._forwards = True  # until the server says that it does not
-        self._cwd = self._path = self._sdk = ""
+        self._home = self._cwd = self._path = self._sdk = ""
 
     @classmethod
     def services(
