@@ -19,7 +19,7 @@ from typing import Annotated, Any, TypeAlias
 from cyclopts import Parameter
 
 from ..engine import home, views
-from ..engine.client import View, engine_pid, portal_port
+from ..engine.client import View, engine_pid, status
 from ..engine.errors import TuneError, UsageError
 from ..engine.state import State, Trial
 from ..engine.texts import infeasible_text as infeasible_text
@@ -64,8 +64,7 @@ class Opened:
 
     def status(self) -> dict[str, Any]:
         """The status object of `--json`."""
-        port = portal_port(self.folder)
-        return views.status(self.state, folder=self.folder.path, pid=self.pid, port=port, log=self.folder.events)
+        return status(self.folder, self.state)
 
 
 @contextlib.contextmanager

@@ -16,12 +16,14 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from ..trial_sdk import control_group
 from ..trial_sdk.crash_point import VARIABLE
 from ..trial_sdk.wire import Framer, WireError, decode, frame
+from . import home, views
 from . import lock as lock_room
 from .config import Config
 from .config import encode as encode_config
@@ -122,6 +124,26 @@ def portal_port(folder: Folder) -> int | None:
     """The port of the web portal of a running experiment; None when none is open."""
     port = (lock_room.peek(folder.lock) or {}).get("port")
     return port if isinstance(port, int) else None
+
+
+def status(folder: Folder, state: State) -> dict[str, Any]:
+    """The status object of an experiment, as `tune status --json` has it."""
+    pid, port = engine_pid(folder), portal_port(folder)
+    return views.status(state, folder=folder.path, pid=pid, port=port, log=folder.events)
+
+
+def statuses() -> list[dict[str, Any]]:
+    """The status objects of all experiments in $TUNE_HOME, newest first; unreadable ones are left out."""
+    found: list[dict[str, Any]] = []
+    for folder in home.experiments():
+        try:
+            view = View(folder)
+        except TuneError:
+            continue
+        view.close()
+        if view.state.config is not None:
+            found.append(status(folder, view.state))
+    return found
 
 
 class Client:

@@ -302,7 +302,8 @@ class Experiment:
             folder, _ = home.create(self._given_id)
             try:
                 resolved = self._resolved(folder)
-                check_hosts(resolved)
+                for text in check_hosts(resolved):
+                    warnings.warn(text, RuntimeWarning, stacklevel=2)
                 client.write_config(folder, resolved)
                 client.start(folder, actor=_actor(), portal=portal)
             except BaseException:
@@ -512,21 +513,12 @@ class Experiment:
     @staticmethod
     def get_all_experiments_metadata() -> list[dict[str, Any]]:
         """The status objects of all experiments in $TUNE_HOME, newest first; unreadable ones are left out."""
-        found: list[dict[str, Any]] = []
-        for folder in home.experiments():
-            try:
-                view = client.View(folder)
-            except TuneError:
-                continue
-            view.close()
-            if view.state.config is not None:
-                found.append(_status(view.state, folder))
-        return found
+        return client.statuses()
 
     def get_experiment_metadata(self, experiment_id: str) -> dict[str, Any]:
         """The status object of one experiment in $TUNE_HOME."""
         other = Experiment.view(experiment_id)
-        return other.read(lambda state: _status(state, other._opened()))
+        return other.read(lambda state: client.status(other._opened(), state))
 
     # -- what can be changed --------------------------------------------------------------------------------------
     # Each also of an experiment that does not run: then it is so with its next resume.
@@ -647,18 +639,13 @@ class Experiment:
         return from_mapping(fields, Path.cwd())[0]
 
     def _status(self, state: State) -> dict[str, Any]:
-        return _status(state, self._opened())
+        return client.status(self._opened(), state)
 
     def _job(self, state: State, trial: int | str) -> TrialJob:
         number = state.ids.get(trial) if isinstance(trial, str) else trial
         if number is None:
             raise KeyError(trial)
         return TrialJob(**views.trial(state, state.trial(number), str(self._opened().path / "trials")))
-
-
-def _status(state: State, folder: home.Folder) -> dict[str, Any]:
-    pid, port = client.engine_pid(folder), client.portal_port(folder)
-    return views.status(state, folder=folder.path, pid=pid, port=port, log=folder.events)
 
 
 def _plain_config(state: State) -> Any:

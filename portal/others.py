@@ -1,4 +1,4 @@
-"""The other experiments of this home: their list, and one of them beside the portal's own."""
+"""Another experiment of this home beside the portal's own."""
 
 from __future__ import annotations
 
@@ -10,21 +10,6 @@ from ..engine import client, home, views
 from ..engine.config import encode as encode_config
 from ..engine.errors import TuneError
 from ..engine.state import State
-
-
-def experiments() -> list[dict[str, Any]]:
-    """The status of each one that can be read."""
-    found: list[dict[str, Any]] = []
-    for folder in home.experiments():
-        try:
-            view = client.View(folder)
-        except TuneError:
-            continue
-        view.close()
-        if view.state.config is not None:
-            pid, port = client.engine_pid(folder), client.portal_port(folder)
-            found.append(views.status(view.state, folder=folder.path, pid=pid, port=port, log=folder.events))
-    return found
 
 
 def compared(folder: home.Folder, state: State, other: str) -> dict[str, Any]:
