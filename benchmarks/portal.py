@@ -34,9 +34,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from replay import write
-from side_by_side import ask_log, finish, folder
+from side_by_side import ask_log, finish, folder, start
 
-from tune.engine import client, config, config_load, home
+from tune.engine import client, home
 
 PACED = """
 import time
@@ -116,29 +116,11 @@ def late(experiment: home.Folder, arrivals: Sequence[tuple[float, int]], since: 
 # -- experiments ------------------------------------------------------------------------------------------------------
 def begin(base: Path, trial: str, *, portal: bool, **fields: Any) -> tuple[home.Folder, int]:
     """Start an experiment whose trials run this Python code; the portal's port (token "token"), 0 without one."""
-    os.environ["TUNE_HOME"] = str(base / "home")
-    code = base / "code"
-    code.mkdir(exist_ok=True)
-    (code / "trial.py").write_text(trial)
-    given = {
-        "trial_command": "exec python trial.py",
-        "search_space": {"x": {"_type": "uniform", "_value": [0, 1]}},
-        "tuner": {"name": "Random"},
-        "seed": 1,
-        "python": sys.executable,
-        **fields,
-    }
-    settings, _ = config_load.from_mapping(given, code)
-    made, _ = home.create()
-    made.config.write_bytes(config.encode(settings))
     if not portal:
-        client.start(made, actor="benchmark")
-        return made, 0
+        return start(base, trial, **fields), 0
     with socket.create_server(("127.0.0.1", 0)) as listening:
         opening = client.Opening(listening, "token")
-        port = opening.port
-        client.start(made, actor="benchmark", portal=opening)
-    return made, port
+        return start(base, trial, portal=opening, **fields), opening.port
 
 
 def paced(base: Path, seconds: float, rate: int, count: int) -> tuple[home.Folder, Taken, list[list[dict[str, Any]]]]:

@@ -43,7 +43,7 @@ def folder() -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def start(base: Path, trial: str, **fields: Any) -> home.Folder:
+def start(base: Path, trial: str, *, portal: client.Opening | None = None, **fields: Any) -> home.Folder:
     """Create an experiment whose trials run this Python code, and start its engine; returns when it has started."""
     os.environ["TUNE_HOME"] = str(base / "home")
     code = base / "code"
@@ -60,7 +60,7 @@ def start(base: Path, trial: str, **fields: Any) -> home.Folder:
     settings, _ = config_load.from_mapping(given, code)
     made, _ = home.create()
     made.config.write_bytes(config.encode(settings))
-    client.start(made, actor="benchmark")
+    client.start(made, actor="benchmark", portal=portal)
     return made
 
 

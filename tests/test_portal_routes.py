@@ -44,7 +44,7 @@ class Portal:
 
     def run_engine(self) -> None:
         """From now on an engine can be asked."""
-        self.source._client = self.engine  # type: ignore[assignment]
+        self.source._client = self.engine  # type: ignore[assignment]  # a stand-in
 
     async def ask(
         self, method: str, path: str, body: Any = None, query: str = "", chunks: list[bytes] | None = None

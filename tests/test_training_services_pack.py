@@ -36,10 +36,8 @@ def unpacked(packed: _pack.Packed) -> dict[str, tuple[bytes, int]]:
         file.write(data)
         file.seek(0)
         with tarfile.open(fileobj=file) as archive:
-            return {
-                one.name: (archive.extractfile(one).read(), one.mode)  # type: ignore[union-attr]
-                for one in archive.getmembers()
-            }
+            files = [(one, archive.extractfile(one)) for one in archive.getmembers()]
+            return {one.name: (file.read(), one.mode) for one, file in files if file is not None}
 
 
 def test_code_is_packed_without_what_is_ignored(tmp_path: Path) -> None:

@@ -181,7 +181,9 @@ def test_it_starts_one_keeper_and_relays_to_it(tmp_path: Path) -> None:
     try:
         first, second = host("start", **order), other("start", **order)
         assert first["socket"] == second["socket"]
-        pid = read_lock(lock).pid  # type: ignore[union-attr]
+        running = read_lock(lock)
+        assert running is not None
+        pid = running.pid
         assert host("relay", socket=first["socket"])["ok"]
         host.say(wire.frame(channel.encoder.encode(channel.Attach("one", 1))))
         assert host.process.stdout is not None
@@ -232,7 +234,8 @@ def test_a_folder_is_taken_whole(host: Host, tmp_path: Path) -> None:
     assert host.process.stdout is not None
     data = host.process.stdout.read(answer["size"])
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        assert archive.extractfile("./weights").read() == b"w" * 300_000  # type: ignore[union-attr]
+        weights = archive.extractfile("./weights")
+        assert weights is not None and weights.read() == b"w" * 300_000
     assert host.hear()["ok"]
     refused = host("take", folder=".tune/experiments/one", path="checkpoints/3", limit=10)
     assert not refused["ok"] and "allowed: 10" in refused["error"]

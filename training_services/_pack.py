@@ -16,7 +16,7 @@ import weakref
 import zipfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import msgspec
 import pathspec
@@ -40,7 +40,7 @@ class TooMuch(TuneError):
 class Packed:
     """A compressed tar in a file that has no name: its size, its digest, and its bytes, for any number of machines."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         """Takes `file` over, as long as this lives."""
         self._fd = os.dup(file.fileno())
         weakref.finalize(self, os.close, self._fd)
@@ -100,7 +100,7 @@ def _files(directory: Path) -> Iterator[tuple[Path, str]]:
                 yield path, str(here / name)
 
 
-def _tar(files: list[tuple[Path, str]]) -> BinaryIO:
+def _tar(files: list[tuple[Path, str]]) -> IO[bytes]:
     """The files, packed: always the same bytes for the same files."""
     output = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as what is packed
     with (
@@ -114,7 +114,7 @@ def _tar(files: list[tuple[Path, str]]) -> BinaryIO:
                 content = file.read()  # whole: a file that grows meanwhile must not break the tar
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
-    return output  # type: ignore[return-value]  # typeshed's name for it is not BinaryIO
+    return output
 
 
 class Code:

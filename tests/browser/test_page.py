@@ -12,14 +12,15 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-import long_log
+import made_log
 import pytest
 from harness import Bench
 from playwright.sync_api import expect
 from seen import Seen
 
-from tune.engine import config_load
+from tune.engine import home
 from tune.engine.client import Opening, start
+from tune.engine.events import Status
 
 VIEWS = {  # what each one shows when it is there
     "overview": "#progress",
@@ -299,9 +300,20 @@ def test_several_objectives_and_another_experiment_beside(bench: Bench, seen: Se
 
 @pytest.fixture
 def long(bench: Bench) -> Any:
-    """An experiment of 10,000 trials."""
-    settings, _ = config_load.from_mapping(bench.settings(max_trial_number=10_000), bench.base)
-    return bench.known(asyncio.run(long_log.write(config_load.resolve(settings), 10_000)))
+    """An experiment of 10,000 trials that have all succeeded: `x` of trial n is n/10,000, its result n/3."""
+    trials = 10_000
+
+    async def write() -> home.Folder:
+        folder, _ = home.create()
+        settings = made_log.settings(bench.code, max_trial_number=trials)
+        async with made_log.Writer.begin(folder, settings) as writer:
+            for number in range(trials):
+                point = {"x": number / trials, "n": number % 1000}
+                writer.trial(point, reports=1, final=number / 3)
+            writer.add(Status(status="DONE", reason="max_trial_number", clock=writer.seq))
+        return folder
+
+    return bench.known(asyncio.run(write()))
 
 
 def test_ten_thousand_trials_of_a_real_log(bench: Bench, long: Any, seen: Seen) -> None:

@@ -381,7 +381,8 @@ def test_a_promoted_trial_goes_where_its_checkpoint_lies(bench: Bench, server: C
     promoted = [trial for trial in state.made if trial.continues is not None]
     assert promoted and {trial.host for trial in state.made} == {"one", "two"}
     for trial in promoted:
-        assert trial.host == state.trial(trial.continues).host  # type: ignore[arg-type]
+        assert trial.continues is not None
+        assert trial.host == state.trial(trial.continues).host
 
 
 def test_what_is_followed_is_whole(bench: Bench, server: Callable[..., Sshd]) -> None:

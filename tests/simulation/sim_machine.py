@@ -155,7 +155,7 @@ class SimMachine(Machine):
         await asyncio.sleep(self.host.dice.uniform(0.0, 0.3))
         return Look(self.host.look())
 
-    def leases(self) -> Leases:  # type: ignore[override]
+    def leases(self) -> Leases:  # type: ignore[override]  # a static method there
         return self.host.leases
 
     def folder(self, path: Path) -> Folder:
