@@ -59,8 +59,18 @@ class Writer(Protocol):
 class TrainingService(Protocol):
     """Runs trials somewhere: it knows how a keeper is started there and how its channel is reached.
 
-    It may have more: `adapt(launch)` gives the launch as it is to be said on its host, `async close()` is called when
-    its host is not needed any more.
+    It may have more, each of which is looked for by its name and may be missing. An instance, for its host:
+
+    * `adapt(launch)`: the launch as it is to be said there, with that host's folders and environment
+    * `async code()`: digest and bytes of the code that trials run there, for whoever keeps it (carrier.py)
+    * `async close()`: its host is not needed any more
+
+    A class, for the table of the config that it was chosen by (`own`):
+
+    * `services(folder, settings, own, **common)`: an instance for each of several hosts, instead of one
+    * `async problems(own, settings)`: an error for each host that can't be used now (host_check.py)
+    * `async files(own, host, experiment)`: access to files that lie there (host_files.py)
+    * `async clear(own, experiment)`: remove what an experiment left there; what was removed (host_check.py)
     """
 
     name: str
