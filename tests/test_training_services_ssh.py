@@ -30,10 +30,10 @@ def test_jump_hosts_come_first_and_are_checked_like_the_machine() -> None:
     machine = Machine(
         host="c", name="c", proxy_jump="ada@a,b:2222", ssh_key_file="/key", known_hosts="/known", password="env:P"
     )
-    first, second, last = _ssh._hops(machine)
+    first, second = _ssh._jumps(machine)
     assert (first.host, first.user, first.port) == ("a", "ada", 22)
     assert (second.host, second.user, second.port) == ("b", "", 2222)
-    assert last is machine and first.known_hosts == second.known_hosts == "/known"
+    assert first.known_hosts == second.known_hosts == "/known"
     assert first.password is None  # the machine's own password is nobody else's
 
 

@@ -46,15 +46,19 @@ class Untrusted(Unreachable):
 # -- connecting -------------------------------------------------------------------------------------------------------
 async def connect(machine: Machine) -> asyncssh.SSHClientConnection:
     """A connection to a machine, over its jump hosts; `Unreachable`."""
+    return await _connect(machine, await tunnel_to(machine))
+
+
+async def tunnel_to(machine: Machine) -> asyncssh.SSHClientConnection | None:
+    """A connection to the last of a machine's jump hosts; None when it has none. `Unreachable`."""
     tunnel: asyncssh.SSHClientConnection | None = None
-    for hop in _hops(machine):
+    for hop in _jumps(machine):
         tunnel = await _connect(hop, tunnel)
-    assert tunnel is not None
     return tunnel
 
 
-def _hops(machine: Machine) -> list[Machine]:
-    """The jump hosts, and the machine itself."""
+def _jumps(machine: Machine) -> list[Machine]:
+    """The jump hosts, in their order."""
     hops: list[Machine] = []
     for jump in filter(None, (machine.proxy_jump or "").split(",")):
         user, _, address = jump.rpartition("@")
@@ -72,7 +76,7 @@ def _hops(machine: Machine) -> list[Machine]:
                 keepalive=machine.keepalive,
             )
         )
-    return [*hops, machine]
+    return hops
 
 
 def known_hosts(machine: Machine) -> Path:

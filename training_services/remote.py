@@ -104,7 +104,12 @@ class Remote:
     @staticmethod
     async def host_keys(machine: Machine) -> tuple[list[str], list[str], Callable[[], Path]]:
         """The fingerprints that a machine shows, those known for it, and what makes the shown ones known."""
-        shown, known = await _ssh.host_keys(machine), _ssh.known_keys(machine)
+        tunnel = await _ssh.tunnel_to(machine)
+        try:
+            shown, known = await _ssh.host_keys(machine, tunnel), _ssh.known_keys(machine)
+        finally:
+            if tunnel is not None:
+                tunnel.close()
         kept = {key.public_data for key in known}
         new = [key for key in shown if key.public_data not in kept]
         return [_fingerprint(key) for key in shown], list(map(_fingerprint, known)), lambda: _ssh.trust(machine, new)

@@ -299,7 +299,9 @@ def test_a_jump_host_is_checked_too(bench: Bench, server: Callable[..., Sshd]) -
     refused = bench.tune("create", config)
     assert refused.returncode == 1 and "jump host 127.0.0.1" in refused.stderr
     assert f"(127.0.0.1:{jump.port}) is not known" in refused.stderr
-    one.known.write_text(own + jump.known.read_text())
+    one.known.write_text(jump.known.read_text())
+    trusted = bench.tune("host", "trust", "--config", config, "--yes")  # through the jump host, which is known now
+    assert trusted.returncode == 0 and one.known.read_text() == jump.known.read_text() + own, trusted.stderr
     done = bench.tune("create", config)
     assert done.returncode == 0 and "DONE best" in done.stdout, done.stderr
     assert "Accepted publickey" in (jump.base / "log").read_text()
