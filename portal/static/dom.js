@@ -13,7 +13,8 @@ export function h(name, properties = {}, ...children) {
     if (key.startsWith("on")) {
       element.addEventListener(key.slice(2), value);
       heard.add(element);
-    } else if (key === "value" || key === "checked" || key === "disabled") element[key] = value;
+    } else if (key === "key") element.dataset.key = value;
+    else if (key === "value" || key === "checked" || key === "disabled") element[key] = value;
     else if (key === "style") Object.assign(element.style, value);
     else element.setAttribute(key, value === true ? "" : String(value));
   }
@@ -43,7 +44,8 @@ export function fill(element, ...children) {
   return element;
 }
 
-/** The same, but what can stay stays: the focus, an open line, a link under a finger that is going down. */
+/** The same, but what can stay stays: the focus, an open line, a link under a finger that is going down. What has a
+ * `key` is the same element wherever it stands; the others are taken in their order. */
 export function show(element, ...children) {
   const wanted = document.createDocumentFragment();
   append(wanted, children);
@@ -53,20 +55,39 @@ export function show(element, ...children) {
 
 function merge(old, wanted) {
   const next = [...wanted.childNodes];
-  const there = [...old.childNodes];
-  next.forEach((node, index) => {
-    const now = there[index];
-    if (!now) old.append(node);
-    else if (now === node || now.isEqualNode(node)) return;
-    else if (now.nodeType === Node.TEXT_NODE && node.nodeType === Node.TEXT_NODE) now.data = node.data;
-    else if (!alike(now, node)) now.replaceWith(node);
-    else {
-      for (const { name } of [...now.attributes]) if (!node.hasAttribute(name) && name !== "open") now.removeAttribute(name);
-      for (const { name, value } of [...node.attributes]) if (now.getAttribute(name) !== value) now.setAttribute(name, value);
-      merge(now, node);
-    }
-  });
-  for (const node of there.slice(next.length)) node.remove();
+  const keys = new Set(next.map(key).filter(Boolean));
+  for (const node of [...old.childNodes]) if (key(node) && !keys.has(key(node))) node.remove();
+  const kept = new Map([...old.childNodes].filter(key).map((node) => [key(node), node]));
+  let at = old.firstChild;
+  for (const node of next) {
+    let now = kept.get(key(node)) ?? null;
+    kept.delete(key(node));
+    if (!key(node) && at && !key(at)) now = at;
+    if (now && now === at) at = at.nextSibling;
+    else old.insertBefore(now ?? node, at);
+    if (now) become(now, node);
+  }
+  while (at) {
+    const over = at;
+    at = at.nextSibling;
+    over.remove();
+  }
+}
+
+/** Make an element, or a text, into another one. */
+function become(now, node) {
+  if (now.isEqualNode(node)) return;
+  if (now.nodeType === Node.TEXT_NODE && node.nodeType === Node.TEXT_NODE) now.data = node.data;
+  else if (!alike(now, node)) now.replaceWith(node);
+  else {
+    for (const { name } of [...now.attributes]) if (!node.hasAttribute(name) && name !== "open") now.removeAttribute(name);
+    for (const { name, value } of [...node.attributes]) if (now.getAttribute(name) !== value) now.setAttribute(name, value);
+    merge(now, node);
+  }
+}
+
+function key(node) {
+  return node.dataset?.key;
 }
 
 function alike(a, b) {
@@ -113,12 +134,12 @@ export function pairs(entries) {
     .map(([name, value]) => [h("dt", {}, name), h("dd", {}, value instanceof Node ? value : number(value))]));
 }
 
-/** A small table: its heads, and rows of texts and nodes; a number stands to the right. */
+/** A small table: its heads, and rows of texts and nodes, whose first says which row it is; a number stands to the right. */
 export function grid(heads, rows) {
   const cell = (value) => h(typeof value === "number" ? "td.num" : "td", {}, value instanceof Node ? value : number(value));
   return h("div.scroll", {}, h("table", {},
     h("thead", {}, h("tr", {}, heads.map((head, index) => h(rows.some((row) => typeof row[index] === "number") ? "th.num" : "th", {}, head)))),
-    h("tbody", {}, rows.map((row) => h("tr", {}, row.map(cell))))));
+    h("tbody", {}, rows.map((row) => h("tr", { key: row[0]?.textContent ?? row[0] }, row.map(cell))))));
 }
 
 /** A link to a trial. */

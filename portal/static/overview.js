@@ -59,11 +59,11 @@ function slots(status, made) {
   const running = made.filter((one) => one.status === "RUNNING");
   const waiting = made.filter((one) => one.status === "WAITING");
   return card(`Slots: ${running.length} of ${status.trial_concurrency}`,
-    running.slice(0, 8).map((one) => h("p", {}, trialLink(one.number), ` on ${one.host} `,
+    running.slice(0, 8).map((one) => h("p", { key: one.number }, trialLink(one.number), ` on ${one.host} `,
       h("span.soft", {}, one.intermediates ? `${one.intermediates} reports, last ${number(one.last)}` : "no report yet"))),
-    waiting.slice(0, 3).map((one) => h("p.soft", {}, trialLink(one.number), ` waits: ${one.reason}`)),
-    h("p", {}, h("a", { href: "#hosts" }, running.length > 8 ? `all ${running.length}, and the hosts` : "hosts and slots")),
-    h("h2", {}, `Tuner: ${status.tuner}`),
+    waiting.slice(0, 3).map((one) => h("p.soft", { key: one.number }, trialLink(one.number), ` waits: ${one.reason}`)),
+    h("p", { key: "all" }, h("a", { href: "#hosts" }, running.length > 8 ? `all ${running.length}, and the hosts` : "hosts and slots")),
+    h("h2", { key: "tuner" }, `Tuner: ${status.tuner}`),
     status.asking.length
       ? status.asking.slice(0, 5).map((one) => h("p.soft", {}, `is asked for trial ${one.trial}${one.reason ? `: ${one.reason}` : ""}`))
       : h("p.soft", {}, "nothing is asked of it"));
