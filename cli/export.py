@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import secrets
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from ..engine import views
 from ..engine.errors import UsageError
+from ..engine.export_file import Format, render
 from .reading import Reference, emit, note, opened
-
-Format: TypeAlias = Literal["csv", "json", "jsonl"]
 
 
 def export(
@@ -44,17 +40,6 @@ def export(
     note(f"{len(rows)} results written to {output}")
 
 
-def render(rows: Sequence[dict[str, Any]], format: Format) -> str:
-    """The rows of `views.rows` as a text that ends with a line's end."""
-    match format:
-        case "json":
-            return views.to_json(rows).decode() + "\n"
-        case "jsonl":
-            return "".join(views.to_json(row).decode() + "\n" for row in rows)
-        case "csv":
-            return _csv(rows)
-
-
 def write(path: Path, data: bytes) -> None:
     """Put `data` into a file that is there as a whole or not at all; a device or pipe is simply written to."""
     if path.exists() and not path.is_file():
@@ -70,23 +55,6 @@ def write(path: Path, data: bytes) -> None:
         temporary.replace(whole)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    shown = ["trial", "phase", "status", "parameters", "value", "intermediate"]
-    shown += [name for name in ("values", "violation") if any(row[name] is not None for row in rows)]
-    shown += ["final"] if len(shown) > 6 else []
-    flat = [views.flat({name: row[name] for name in shown if row[name] is not None}) for row in rows]
-    tables = {
-        name: list(dict.fromkeys(column for row in flat for column in row if column.split(".")[0] == name))
-        for name in ("parameters", "values", "final")
-    }
-    heads = [column for name in shown for column in tables.get(name, [name])]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, heads, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return text.getvalue()
 
 
 def _by_suffix(output: Path | None) -> Format:

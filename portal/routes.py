@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -25,9 +26,12 @@ from ..engine import client, points, views
 from ..engine.config import encode as encode_config
 from ..engine.config import seconds
 from ..engine.errors import UsageError
+from ..engine.export_file import render
+from ..engine.log import LogError
 from ..engine.objectives import judge
 from ..engine.requests import AskImport, AskKill, AskStop, AskTrial, AskUpdate, PersonsRequest, Refused
 from ..engine.state import State, Trial
+from ..engine.verify import verify as verified
 from ..engine.why import explain
 from . import figures, files, others, shapes
 from . import source as source_room
@@ -91,7 +95,7 @@ def answers(shape: Any, *codes: int, code: int = 200, kind: str = "application/j
 def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
     """All routes."""
     messages = Messages(source, port)
-    explaining = asyncio.Lock()  # it reads the whole log: once at a time
+    reading = asyncio.Lock()  # of the whole log: once at a time
 
     @contextlib.asynccontextmanager
     async def at(seq: int | None) -> AsyncGenerator[State]:
@@ -117,7 +121,7 @@ def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
 
     async def explained(number: int, upto: int) -> dict[str, Any]:
         """Why a trial is what it is, as far as the log says up to an event."""
-        async with explaining:
+        async with reading:
             found = await asyncio.to_thread(explain, source.folder, number, again=False)
         kept = {name: [one for one in found[name] if one["event"] <= upto] for name in ("phases", "stops", "ends")}
         return {**found, **kept}
@@ -204,6 +208,32 @@ def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
     ) -> Response[bytes]:
         found = await asyncio.to_thread(source.rows, after, before, limit)
         return json([views.fact(one) for one in found])
+
+    @get("/api/verify", summary="Check the log, as tune verify does", responses=answers(shapes.Verified, 409))
+    async def verify() -> Response[bytes]:
+        async with reading:
+            try:
+                return json(asdict(await asyncio.to_thread(verified, source.folder.events)))
+            except LogError as error:
+                raise Wrong(409, str(error)) from None
+
+    @get("/api/export", summary="A row for each result", responses=answers(list[shapes.Exported], 400, 404))
+    async def export(at_seq: Seq = None) -> Response[bytes]:
+        async with at(at_seq) as state:
+            return json(views.rows(state))
+
+    @get(
+        "/api/export/table",
+        summary="The same as a table, as tune export writes it",
+        media_type="text/csv",
+        responses=answers(str, 400, 404, kind="text/csv"),
+    )
+    async def table(at_seq: Seq = None) -> Response[bytes]:
+        async with at(at_seq) as state:
+            found = views.rows(state)
+        text = await asyncio.to_thread(render, found, "csv")
+        headers = {**_FRESH, "content-disposition": f'attachment; filename="{source.folder.id}.csv"'}
+        return Response(text.encode(), media_type="text/csv", headers=headers)
 
     @get("/api/figures", summary="Which figures there are", responses=answers(list[shapes.FigureName]))
     async def figure_names() -> Response[bytes]:
@@ -343,7 +373,7 @@ def handlers(source: Source, port: int | None) -> list[BaseRouteHandler]:
 
     return [
         *(page, static, description, status, config, experiments, trials, trial, why, log, events, stream, log_stream),
-        *(figure_names, figure),
+        *(verify, export, table, figure_names, figure),
         *(stop, add, kill, update, import_, notes, write_notes, compare),
     ]
 

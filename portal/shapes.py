@@ -316,6 +316,29 @@ class Event(Struct):
     body: dict[str, Any]
 
 
+class Verified(Struct):
+    """What came out of a check of the log: `events` are those that are good; `reason` also holds remarks."""
+
+    ok: bool
+    events: int
+    first_bad_seq: int | None
+    reason: str
+
+
+class Exported(Struct):
+    """One counted result, as `tune export` has it; `value` is null with several objectives, which are in `values`."""
+
+    trial: int
+    phase: int
+    status: str
+    parameters: Any
+    value: Number | None
+    intermediate: list[Number]
+    values: dict[str, float] | None
+    violation: float | None
+    final: Any
+
+
 class FigureOption(Struct):
     """A choice that a figure leaves to whoever looks."""
 

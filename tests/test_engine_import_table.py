@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune.cli.export import render
 from tune.engine.errors import UsageError
+from tune.engine.export_file import render
 from tune.engine.import_table import rows
 from tune.engine.space import Space, parse
 

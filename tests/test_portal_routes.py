@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -14,7 +16,8 @@ import made_log
 import msgspec
 import pytest
 
-from tune.engine import client
+from tune.engine import client, views
+from tune.engine.export_file import render
 from tune.engine.requests import AskImport, AskKill, AskStop, AskTrial, AskUpdate, PersonsRequest, Refused
 from tune.portal import shapes
 from tune.portal.app import make_app
@@ -115,6 +118,8 @@ SHAPES: dict[str, Any] = {
     "/api/trials/1/why": shapes.Why,
     "/api/trials/1/log/stderr": shapes.Output,
     "/api/events": list[shapes.Event],
+    "/api/verify": shapes.Verified,
+    "/api/export": list[shapes.Exported],
     "/api/figures": list[shapes.FigureName],
     "/api/figures/history": shapes.Figure,
     "/api/notes": shapes.Notes,
@@ -360,6 +365,37 @@ def test_what_is_not_there_is_not_there(path: str, tmp_path: Path) -> None:
         assert await portal.refused("GET", path, 404)
 
     on(tmp_path, do, 1)
+
+
+def test_the_results_are_those_that_the_command_line_exports(tmp_path: Path) -> None:
+    async def do(portal: Portal) -> None:
+        rows = json.loads(views.to_json(views.rows(portal.source.state)))
+        assert len(rows) == 4 and await portal.get("/api/export") == rows
+        code, text = await portal.ask("GET", "/api/export/table")
+        assert (code, text) == (200, render(views.rows(portal.source.state), "csv").encode())
+        last = max(row.seq for row in portal.source.rows(0, None, 5000) if row.kind == "METRIC")
+        assert len(await portal.get("/api/export", f"at={last - 1}")) == 3
+
+    on(tmp_path, do)
+
+
+def test_a_damaged_log_is_told(tmp_path: Path) -> None:
+    async def do(portal: Portal) -> None:
+        assert await portal.get("/api/verify") == {
+            "ok": True,
+            "events": portal.source.seq,
+            "first_bad_seq": None,
+            "reason": "",
+        }
+        with contextlib.closing(sqlite3.connect(portal.source.folder.events)) as log, log:
+            [(guard,)] = log.execute("SELECT sql FROM sqlite_master WHERE name = 'event_update'")
+            log.execute("DROP TRIGGER event_update")
+            log.execute("UPDATE event SET wall_us = wall_us + 1 WHERE seq = 5")
+            log.execute(guard)
+        found = await portal.get("/api/verify")
+        assert (found["ok"], found["events"], found["first_bad_seq"]) == (False, 4, 5)
+
+    on(tmp_path, do)
 
 
 @pytest.mark.parametrize(

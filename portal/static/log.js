@@ -12,7 +12,9 @@ export function log(main) {
   const kind = h("input", { type: "search", name: "kind", placeholder: "Filter: a kind, a trial's number", "aria-label": "Filter", oninput: () => draw() });
   const more = h("button", { onclick: () => older() }, "Older");
   const said = h("span.soft", { role: "status", id: "read" });
-  fill(main, h("div.wide", {}, card("Events", h("div.row", {}, kind, said), list, more)));
+  const check = h("button", { title: "Read the whole log, and check every event against its chain (tune verify)", onclick: () => verify() }, "Check the log");
+  const sound = h("span", { role: "status", id: "verified" });
+  fill(main, h("div.wide", {}, card("Events", h("div.row", {}, kind, said, check, sound), list, more)));
   const lines = new Map(); // the elements, by the event's number
   let events = []; // ascending, without a gap
   let reading = false;
@@ -42,6 +44,18 @@ export function log(main) {
       reading = false;
     }
     if (store.at === null && events.length && now() > newest()) update();
+  }
+
+  async function verify() {
+    check.disabled = true;
+    fill(sound, "reading …");
+    try {
+      const { ok, events: good, reason } = await ask("/api/verify");
+      fill(sound, `${ok ? "ok" : "damaged"}: ${good} good events${reason ? ` (${reason})` : ""}`);
+    } catch (error) {
+      fill(sound, error.message);
+    }
+    check.disabled = false;
   }
 
   function line(one) {

@@ -50,6 +50,7 @@ function resultColumns(rows) {
 export function trials(main) {
   const filter = h("input", { type: "search", name: "filter", placeholder: "Filter: a word, a status, lr<0.1", size: "32", "aria-label": "Filter", oninput: () => update() });
   const count = h("span.soft", { id: "count" });
+  const saved = h("a", { download: "", title: "Every counted result with its parameters, as tune export writes it" }, "Save as csv");
   const chooser = h("details", {}, h("summary", {}, "Columns"));
   const chosen = new Set(JSON.parse(localStorage.getItem(CHOSEN) ?? "null") ?? FIRST);
   let all = [];
@@ -57,7 +58,7 @@ export function trials(main) {
   const columns = () => all.filter((one) => chosen.has(one.name) || (one.name.startsWith("p:") && !chosen.has(`-${one.name}`)));
   const table = new Table(FIXED.filter((one) => chosen.has(one.name)), { open: (row) => { location.hash = `trial/${row.number}`; } });
   table.sorted = { name: "number", up: false };
-  fill(main, h("div.wide", {}, h("div.row", {}, filter, count, chooser)), h("div.wide", {}, table.element));
+  fill(main, h("div.wide", {}, h("div.row", {}, filter, count, saved, chooser)), h("div.wide", {}, table.element));
 
   function choose(name, on) {
     const mark = name.startsWith("p:") ? `-${name}` : name;
@@ -79,6 +80,7 @@ export function trials(main) {
     }
     const kept = rows.filter(matcher(filter.value));
     table.setRows(kept);
+    saved.href = `/api/export/table${store.query}`;
     fill(count, `${kept.length} of ${rows.length} trials`);
   }
   return { update };

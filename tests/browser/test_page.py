@@ -178,10 +178,18 @@ def test_every_view_the_past_the_keys_the_theme_and_a_phone(bench: Bench, seen: 
         page.locator("input[name=filter]").fill("number<2")
         expect(page.locator("#count")).to_have_text("2 of 6 trials")
         page.locator("input[name=filter]").fill("")
+        with page.expect_download() as saving:
+            page.get_by_role("link", name="Save as csv").click()
+        assert saving.value.suggested_filename == f"{experiment.id}.csv"
+        assert saving.value.path().read_text() == bench.tune("export", experiment.id).stdout
         page.locator(".table").press("ArrowDown")
         page.keyboard.press("ArrowDown")
         page.keyboard.press("Enter")
         expect(page.locator("h1")).to_have_text("Trial 4")
+
+        at(seen, "log")
+        page.get_by_role("button", name="Check the log").click()
+        expect(page.locator("#verified")).to_have_text(f"ok: {len(experiment.rows())} good events")
 
         ends = [row.seq for row in experiment.facts("TRIAL_END")]
         slide(seen, ends[1])
