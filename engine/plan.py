@@ -316,7 +316,11 @@ def deadline(state: State) -> int | None:
 def waits_for(state: State, trial: Trial) -> str:
     """Why this trial is WAITING, for people."""
     if trial.launching:
-        return f"is being started on {trial.host}"
+        storage = state.settings.shared_storage
+        carried = storage is not None and not storage.is_mounted
+        return (
+            f"is being started on {trial.host}{', once the shared storage has given what it needs' if carried else ''}"
+        )
     before = f"; {trial.reason}" if trial.reason else ""
     if state.status in ("STOPPING", "STOPPED", "PAUSED", "DONE", "ERROR"):
         return f"the experiment is {state.status}{before}"

@@ -17,7 +17,8 @@ from . import source as source_room
 from .source import COLUMNS, Source
 
 HEARTBEAT = 15.0  # seconds after which a comment says that we are still there
-PACE = 0.1  # seconds between two messages at least
+PACE = 0.1  # seconds between two messages to a page at least
+MOST = 100  # messages a second to all pages together: the cores are the trials'
 _MOST_FACTS = 2_000
 _MOST_MADE = 16  # different messages that are kept
 _encode = msgspec.json.Encoder().encode
@@ -36,6 +37,7 @@ class Messages:
         self._source, self._port = source, port
         self._version = -1  # of the source, at which `_made` was made
         self._made: dict[int | None, tuple[int, bytes]] = {}
+        self._pages = 0
 
     async def since(self, after: int | None) -> AsyncIterator[bytes]:
         """All messages from event `after` (None: from nothing) on, without end."""
@@ -44,14 +46,23 @@ class Messages:
             after = None  # an id of another log
         yield b"retry: 500\n\n"
         version = -1
-        while True:
-            if source.version != version:
-                version = source.version
-                after, text = self.change(after)
-                yield text
-                await asyncio.sleep(PACE)
-            elif not await source.news(version, HEARTBEAT):
-                yield b": still here\n\n"
+        self._pages += 1
+        try:
+            while True:
+                if source.version != version:
+                    version = source.version
+                    after, text = self.change(after)
+                    yield text
+                    await asyncio.sleep(self.pace)
+                elif not await source.news(version, HEARTBEAT):
+                    yield b": still here\n\n"
+        finally:
+            self._pages -= 1
+
+    @property
+    def pace(self) -> float:
+        """Seconds from one message to a page to the next one."""
+        return max(PACE, self._pages / MOST)
 
     def change(self, after: int | None) -> tuple[int, bytes]:
         """The message that brings a page from event `after` to now, and the event it brings it to."""

@@ -628,3 +628,15 @@ def test_a_host_that_was_not_asked_fits_all_but_trials_that_want_devices() -> No
     assert fitting(HostState("x", connected=True), Terms(), 0) == []
     assert fitting(HostState("x", connected=True), Terms(), 1) is None
     assert fitting(HostState("x"), Terms(), 0) is None
+
+
+@pytest.mark.parametrize("storage", [None, "NFS", "AzureBlob"])
+def test_a_trial_that_is_carried_to_says_what_its_start_waits_for(storage: Any) -> None:
+    shared = None if storage is None else config_room.SharedStorage(storage_type=storage)
+    study = Study(["a"], shared_storage=shared)
+    study.up("a")
+    [number] = study.queue()
+    waits = ", once the shared storage has given what it needs" if storage == "AzureBlob" else ""
+    assert study.why(number) == f"is being started on a{waits}"
+    study.started(number)
+    assert study.state.trial(number).status == "RUNNING"

@@ -112,6 +112,23 @@ def test_changes_come_whole_first_then_what_changed_then_heartbeats(
     asyncio.run(main())
 
 
+def test_many_pages_hear_less_often_until_they_have_gone(tmp_path: Path) -> None:
+    async def main() -> None:
+        source = Source(await made_log.write(tmp_path, 1))
+        messages = stream.Messages(source, None)
+        pages = [messages.since(None) for _ in range(stream.MOST)]
+        for page in pages:
+            for _ in range(2):
+                await next_of(page)
+        assert messages.pace == 1.0
+        for page in pages:
+            await page.aclose()  # type: ignore[attr-defined]  # what makes them is a generator
+        assert messages.pace == stream.PACE
+        source.close()
+
+    asyncio.run(main())
+
+
 def test_facts_come_every_one_in_their_order_from_any_event_on(tmp_path: Path) -> None:
     async def main() -> None:
         async with made_log.begun(tmp_path) as writer:
