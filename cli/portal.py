@@ -15,10 +15,10 @@ from .reading import emit, note, opened_at, say_json
 
 def serve(folder: home.Folder, portal: Opening, json: bool) -> int:
     """The portal of an experiment that only shows it, until Ctrl-C; 130 then, as after every interrupt."""
-    View(folder).close()  # a damaged log is said here, not in the portal's own log
-    with Interrupts() as interrupts:
-        process, held = start(folder, portal, commands=False)
-        try:
+    process, held = start(folder, portal, commands=False)
+    try:
+        View(folder).close()  # a damaged log is said here, not in the portal's own log; that reads it meanwhile
+        with Interrupts() as interrupts:
             if json:
                 with opened_at(folder) as experiment:
                     say_json({**experiment.status(), "port": portal.port, "url": portal.url})
@@ -30,9 +30,9 @@ def serve(folder: home.Folder, portal: Opening, json: bool) -> int:
             poll.register(held, 0)  # an error there: the portal has gone
             poll.poll()
             interrupts_came = interrupts.count > 0
-        finally:
-            os.close(held)
-            process.wait()
+    finally:
+        os.close(held)
+        process.wait()
     if not interrupts_came:
         raise TuneError("the portal has ended", f"See {folder.path / 'portal.log'}.")
     return 130
