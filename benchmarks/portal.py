@@ -354,7 +354,7 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=1000, help="events a second")
     parser.add_argument("--seconds", type=float, default=15.0, help="of the paced experiment")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--trials", type=int, default=120, help="no-op trials of a round")
+    parser.add_argument("--trials", type=int, default=400, help="no-op trials of a round")
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--short", action="store_true", help="a quick look: 1 round, 5 s, 100,000 events")
     options = parser.parse_args()
