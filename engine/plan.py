@@ -318,9 +318,8 @@ def waits_for(state: State, trial: Trial) -> str:
     if trial.launching:
         storage = state.settings.shared_storage
         carried = storage is not None and not storage.is_mounted
-        return (
-            f"is being started on {trial.host}{', once the shared storage has given what it needs' if carried else ''}"
-        )
+        needs = ", once the shared storage has given what it needs" if carried else ""
+        return f"is being started on {trial.host}{needs}"
     before = f"; {trial.reason}" if trial.reason else ""
     if state.status in ("STOPPING", "STOPPED", "PAUSED", "DONE", "ERROR"):
         return f"the experiment is {state.status}{before}"

@@ -8,7 +8,7 @@ together; each message is as long as what changed, not as what happened.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import msgspec
 
@@ -39,7 +39,7 @@ class Messages:
         self._made: dict[int | None, tuple[int, bytes]] = {}
         self._pages = 0
 
-    async def since(self, after: int | None) -> AsyncIterator[bytes]:
+    async def since(self, after: int | None) -> AsyncGenerator[bytes]:
         """All messages from event `after` (None: from nothing) on, without end."""
         source = self._source
         if after is not None and not 0 <= after <= source.seq:

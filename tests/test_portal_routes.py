@@ -10,7 +10,7 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import made_log
 import msgspec
@@ -47,7 +47,7 @@ class Portal:
 
     def run_engine(self) -> None:
         """From now on an engine can be asked."""
-        self.source._client = self.engine  # type: ignore[assignment]  # a stand-in
+        self.source._client = cast("client.Client", self.engine)
 
     async def ask(
         self, method: str, path: str, body: Any = None, query: str = "", chunks: list[bytes] | None = None

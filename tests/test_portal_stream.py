@@ -97,7 +97,7 @@ def test_changes_come_whole_first_then_what_changed_then_heartbeats(
             _, second = parsed(await next_of(messages))
             assert not second["whole"] and [row[0] for row in second["trials"]] == [1]
             monkeypatch.setattr(stream, "HEARTBEAT", 0.01)
-            await messages.aclose()  # type: ignore[attr-defined]  # what makes them is a generator
+            await messages.aclose()
             back = stream.Messages(source, 8080).since(seq)
             await next_of(back)
             _, since = parsed(await next_of(back))
@@ -122,7 +122,7 @@ def test_many_pages_hear_less_often_until_they_have_gone(tmp_path: Path) -> None
                 await next_of(page)
         assert messages.pace == 1.0
         for page in pages:
-            await page.aclose()  # type: ignore[attr-defined]  # what makes them is a generator
+            await page.aclose()
         assert messages.pace == stream.PACE
         source.close()
 

@@ -63,23 +63,19 @@ class Machine:
         loop.add_signal_handler(signal.SIGTERM, end)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
-    @staticmethod
-    def me() -> Owner:
+    def me(self) -> Owner:
         """The owner that this process is."""
         return me()
 
-    @staticmethod
-    def monotonic() -> float:
+    def monotonic(self) -> float:
         """Seconds that never go back."""
         return time.monotonic()
 
-    @staticmethod
-    def wall() -> int:
+    def wall(self) -> int:
         """The wall clock, in us."""
         return time.time_ns() // 1000
 
-    @staticmethod
-    def groups(folder: Path) -> control_group.Groups | str:
+    def groups(self, folder: Path) -> control_group.Groups | str:
         """The control groups for the experiment in `folder`; in words why there are none."""
         return control_group.choose(folder)
 
@@ -101,8 +97,7 @@ class Machine:
         threading.Thread(target=work, name="devices", daemon=True).start()
         return await told
 
-    @staticmethod
-    def leases() -> Leases:
+    def leases(self) -> Leases:
         """The leases of devices on this host, of all experiments of this user."""
         return Leases(Path.home() / ".tune" / ".leases" / socket.gethostname())
 

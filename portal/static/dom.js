@@ -3,7 +3,8 @@
 const SVG = "http://www.w3.org/2000/svg";
 const heard = new WeakSet(); // elements with listeners: these are never made into others
 
-/** An element: `h("a.badge", {href: "#x"}, "text", child, ...)`. Properties that begin with "on" are listeners. */
+/** An element: `h("a.badge", {href: "#x"}, "text", child, ...)`. Properties that begin with "on" are listeners;
+ * `key` says which one it is among its neighbours (see `show`). */
 export function h(name, properties = {}, ...children) {
   const [tag, ...classes] = name.split(".");
   const element = document.createElement(tag || "div");

@@ -151,11 +151,10 @@ class Made(Machine):
         self.processes = host  # type: ignore[misc]
         self.host, self.loop = host, loop
 
-    @staticmethod
-    def me() -> Owner:
+    def me(self) -> Owner:
         return Owner("host", "boot", "1", 2, 0)
 
-    def monotonic(self) -> float:  # type: ignore[override]
+    def monotonic(self) -> float:
         return self.loop.now
 
     def folder(self, path: Path) -> Folder:

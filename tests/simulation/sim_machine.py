@@ -139,23 +139,23 @@ class SimMachine(Machine):
     def settle(self, reap: Callable[[], None], end: Callable[[], None]) -> None:
         pass
 
-    def me(self) -> Owner:  # type: ignore[override]
+    def me(self) -> Owner:
         return Owner(self.host.name, f"boot{self.host.boots}", "1", self.pid, self.host.wall())
 
-    def monotonic(self) -> float:  # type: ignore[override]
+    def monotonic(self) -> float:
         return self.host.world.loop.time() + 1000.0 * self.host.boots
 
-    def wall(self) -> int:  # type: ignore[override]
+    def wall(self) -> int:
         return self.host.wall()
 
-    def groups(self, folder: Path) -> str:  # type: ignore[override]
+    def groups(self, folder: Path) -> str:
         return "a simulated host has none"
 
     async def devices(self) -> Look:
         await asyncio.sleep(self.host.dice.uniform(0.0, 0.3))
         return Look(self.host.look())
 
-    def leases(self) -> Leases:  # type: ignore[override]  # a static method there
+    def leases(self) -> Leases:
         return self.host.leases
 
     def folder(self, path: Path) -> Folder:
